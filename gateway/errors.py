@@ -1,0 +1,332 @@
+"""Every error that Firstdraft raises on purpose, in one tree.
+
+    FirstdraftError
+    ├── RequestError                     the client can mend it
+    │   ├── InvalidRequest           400 a field is wrong; `param` names it
+    │   ├── Unauthenticated          401 no key, or a wrong one
+    │   ├── PolicyDenied             403 constraints left no deployment
+    │   ├── UnknownModel             404 no model of that name for this tenant
+    │   ├── NotFound                 404 no such URL or object
+    │   ├── MethodNotAllowed         405
+    │   ├── BodyTooLarge             413
+    │   ├── BudgetSpent              429 a token or money budget is used up; waiting will not help soon
+    │   └── RateLimited              429 too fast; `retry_after_s` says when
+    ├── BackendError                     what answers for the model failed
+    │   ├── BackendUnreachable       502 could not connect
+    │   ├── BackendTimeout           504 one of the deployment's time limits passed
+    │   ├── BackendBroken            502 answered something that is not the protocol
+    │   ├── BackendCut               502 ended before the answer was complete
+    │   └── BackendRefused           ··· answered with an error of its own, status and body kept
+    ├── EdgeError                        the llama.cpp process
+    │   ├── EdgeUnavailable          503 not started, not warm, or restarting
+    │   ├── EdgeOverloaded           503 its queue is full
+    │   ├── EdgeCrashed              502 died while it was answering
+    │   └── EdgeUnsuitable           400 cannot serve this request (too long, tools, images)
+    ├── NoDeployment                 503 allowed deployments exist, none can be used now
+    ├── StoreError
+    │   └── StoreUnavailable         503 Redis is slow, gone or refusing
+    ├── ShuttingDown                 503 the gateway drains
+    ├── InternalError                500 a fault of ours; its message is never shown
+    ├── SettingsError                    a flag or environment variable is wrong (at start)
+    └── PolicyError                      the policy folder has mistakes (at load)
+
+Each class says its HTTP `status`, the `type` and `code` that OpenAI's error schema carries, whether another try
+may succeed (`retryable`), and whether its message may be shown to a client (`safe`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class FirstdraftError(Exception):
+    """Root of the tree. `message` says what happened, where, and what to do."""
+
+    status: int = 500
+    type: ClassVar[str] = "server_error"
+    code: str | None = None
+    retryable: bool = False
+    safe: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+        if code is not None:
+            self.code = code
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Response headers that belong to this error (`retry-after` in whole seconds, `x-should-retry`)."""
+        if self.retry_after_s is None:
+            return {}
+        return {"retry-after": str(max(1, round(self.retry_after_s)))}
+
+
+# --- the client's ---------------------------------------------------------------------------------------------
+
+
+class RequestError(FirstdraftError):
+    """The request cannot be served as it stands."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class InvalidRequest(RequestError):
+    """A field is missing, of the wrong type or out of range; `param` is its path."""
+
+
+class Unauthenticated(RequestError):
+    """No API key, or one that belongs to nobody."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class PolicyDenied(RequestError):
+    """Constraints removed every deployment; the message names them."""
+
+    status = 403
+    code = "policy_denied"
+
+
+class UnknownModel(RequestError):
+    """The policy has no model of that name that this tenant may use."""
+
+    status = 404
+    code = "model_not_found"
+
+
+class NotFound(RequestError):
+    """No such URL or object."""
+
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(RequestError):
+    """The URL exists, the method does not."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class BodyTooLarge(RequestError):
+    """The request body is larger than the configured limit."""
+
+    status = 413
+    code = "request_too_large"
+
+
+class BudgetSpent(RequestError):
+    """A budget is used up (`code: insufficient_quota`); SDKs are told not to retry."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"x-should-retry": "false"}
+
+
+class RateLimited(RequestError):
+    """Requests or tokens come faster than the tenant's rate."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+    retryable = True
+
+
+# --- the backend's --------------------------------------------------------------------------------------------
+
+
+class BackendError(FirstdraftError):
+    """A deployment failed to answer. `deployment` is its id, for logs and messages."""
+
+    status = 502
+    type = "backend_error"
+    code = "backend_error"
+
+    def __init__(self, message: str, *, deployment: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.deployment = deployment
+
+
+class BackendUnreachable(BackendError):
+    """No connection: refused, reset before a byte, DNS or TLS failure."""
+
+    code = "backend_unreachable"
+    retryable = True
+
+
+class BackendTimeout(BackendError):
+    """Connect, first-token, idle or total limit passed; the message says which."""
+
+    status = 504
+    code = "backend_timeout"
+    retryable = True
+
+
+class BackendBroken(BackendError):
+    """The answer is not what the protocol allows (HTML, bad JSON, wrong content type)."""
+
+    code = "backend_invalid_response"
+    retryable = True
+
+
+class BackendCut(BackendError):
+    """The answer ended before it was complete (no finish reason, connection lost)."""
+
+    code = "backend_cut"
+    retryable = True
+
+
+class BackendRefused(BackendError):
+    """The backend answered with an error status, or an error event inside a stream.
+
+    `status` is the backend's (of an error event: 502). `body` is its error object's JSON text, passed on to a client
+    that speaks the same schema; None when there was none that can be shown.
+    """
+
+    RETRYABLE_STATUS: ClassVar[frozenset[int]] = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        body: bytes | None = None,
+        deployment: str = "",
+        retry_after_s: float | None = None,
+        passed_headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, deployment=deployment, retry_after_s=retry_after_s)
+        self.status = status
+        self.body = body
+        self.passed_headers = dict(passed_headers or {})
+        self.retryable = status in self.RETRYABLE_STATUS
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {**super().headers, **self.passed_headers}
+
+
+# --- the edge's -----------------------------------------------------------------------------------------------
+
+
+class EdgeError(FirstdraftError):
+    """The llama.cpp process could not answer."""
+
+    status = 503
+    type = "edge_error"
+    code = "edge_error"
+
+
+class EdgeUnavailable(EdgeError):
+    """The edge is not running, not warm yet, or restarting; the message says which."""
+
+    code = "edge_unavailable"
+    retryable = True
+
+
+class EdgeOverloaded(EdgeError):
+    """The edge's bounded queue is full."""
+
+    code = "edge_overloaded"
+    retryable = True
+
+
+class EdgeCrashed(EdgeError):
+    """The edge process died while it was answering this request."""
+
+    status = 502
+    code = "edge_crashed"
+    retryable = True
+
+
+class EdgeUnsuitable(EdgeError):
+    """The edge cannot serve this request at all (longer than its context, for example)."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "edge_unsuitable"
+
+
+# --- the gateway's own ----------------------------------------------------------------------------------------
+
+
+class NoDeployment(FirstdraftError):
+    """Policy allows deployments, but none of them can be used right now."""
+
+    status = 503
+    code = "no_deployment"
+    retryable = True
+
+
+class StoreError(FirstdraftError):
+    """Redis or Valkey."""
+
+    status = 503
+    code = "store_error"
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer in its time limit, or refused."""
+
+    code = "store_unavailable"
+    retryable = True
+
+
+class ShuttingDown(FirstdraftError):
+    """The gateway is draining and takes no new requests."""
+
+    status = 503
+    code = "shutting_down"
+    retryable = True
+
+
+class InternalError(FirstdraftError):
+    """A fault of ours. The client sees a general sentence and the request id, the log has the rest."""
+
+    safe = False
+    code = "internal_error"
+
+
+class SettingsError(FirstdraftError):
+    """A setting is wrong; the message names the flag or the environment variable."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mistake:
+    """One mistake in a policy folder. `line` and `column` count from 1; 0 where the file as a whole is meant."""
+
+    file: str
+    line: int
+    column: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+
+
+class PolicyError(FirstdraftError):
+    """The policy folder cannot be used; `mistakes` holds all of them, in file order."""
+
+    code = "policy_invalid"
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        self.mistakes = sorted(mistakes)
+        super().__init__("\n".join(str(mistake) for mistake in self.mistakes))

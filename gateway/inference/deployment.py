@@ -1,0 +1,102 @@
+"""Where a request can be answered: backends and the deployments on them, as policy compiled them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+BackendType = Literal["edge", "openai"]
+
+TOKENS_PER_PRICE = 1_000_000
+"""Prices are given for this many tokens."""
+
+
+class Secret:
+    """A value that never shows itself in a log, a repr or an error."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself: only for the header that sends it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of one attempt, in seconds, each over 0."""
+
+    connect_s: float = 2.0
+    first_token_s: float = 30.0
+    idle_s: float = 30.0
+    """Between two reads of a stream."""
+    total_s: float = 600.0
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True):
+    """Nano-dollars (10⁻⁹ USD) for a million tokens. Free deployments have 0 everywhere, because policy said `free`."""
+
+    input_nanousd: int
+    output_nanousd: int
+    cached_input_nanousd: int
+
+    def cost_nanousd(self, *, input_tokens: int, output_tokens: int, cached_input_tokens: int = 0) -> int:
+        """What these tokens cost, rounded up to a nano-dollar; `cached_input_tokens` is part of `input_tokens`."""
+        millionths = (
+            (input_tokens - cached_input_tokens) * self.input_nanousd
+            + cached_input_tokens * self.cached_input_nanousd
+            + output_tokens * self.output_nanousd
+        )
+        return -(-millionths // TOKENS_PER_PRICE)
+
+
+FREE = Price(input_nanousd=0, output_nanousd=0, cached_input_nanousd=0)
+
+
+class Backend(msgspec.Struct, frozen=True, kw_only=True):
+    """Somewhere a request can be answered. `base_url` has no slash at its end; empty for the edge."""
+
+    name: str
+    type: BackendType
+    base_url: str = ""
+    api_key: Secret | None = None
+    region: str
+    compliance: frozenset[str] = frozenset()
+    timeouts: Timeouts = Timeouts()
+    concurrency: int | None = None
+    """Most attempts at once; None: no limit."""
+    max_tokens_field: str = "max_tokens"
+    """The field that limits the answer where the client named none: `max_tokens` or `max_completion_tokens`."""
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """One model on one backend."""
+
+    id: str
+    """`backend/model`, unique in a policy."""
+    backend: Backend
+    model: str
+    """The name that the backend knows."""
+    price: Price
+    context_tokens: int | None = None
+    """Most tokens of prompt and answer together; None: not known."""
+    max_output_tokens: int = 4_096
+    """What is reserved, and asked for, when the client gives no limit."""
+    tools: bool = True
+    images: bool = True
+    json_output: bool = True
+
+    @property
+    def is_edge(self) -> bool:
+        return self.backend.type == "edge"

@@ -1,0 +1,112 @@
+"""What comes back up: the events of one answer.
+
+Producers (`backends`, `modes`, `cache`) push events into an `Emit`; it returns when the event is taken over by whatever
+stands above (at the top: written to the socket), so that a slow reader slows the producer.
+
+The order of one answer:  (DraftText | DraftCompleted)*  interleaved with  (TextDelta | Relayed)*, one DraftJudged if there
+was a draft (not later than the event that carries the finish reason), a finish reason exactly once, UsageReported at
+most once, last. Or, for an answer that was not streamed: at most DraftText/DraftCompleted/DraftJudged, then WholeAnswer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+
+import msgspec
+
+from gateway.inference.usage import Usage
+
+
+class TextDelta(msgspec.Struct, frozen=True, tag=True):
+    """A piece of the final's text, from a producer that does not speak the client's schema (the edge)."""
+
+    text: str
+
+
+class Relayed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Whole SSE events of one network read, as the backend sent them, in the schema that the client speaks.
+
+    Never holds the usage-only event, `[DONE]` or an error: those have events or exceptions of their own.
+    """
+
+    data: bytes
+    """Ready to be written; ends with an empty line."""
+    text: str = ""
+    """The visible text of choice 0 in it."""
+    content: bool = False
+    """Anything that counts as the answer's content: text, reasoning, refusal, a tool call, audio."""
+    content_bytes: int = 0
+    """Bytes of that content over all choices, for an estimate when no usage comes."""
+    finish_reason: str | None = None
+
+
+class Finished(msgspec.Struct, frozen=True, tag=True):
+    """The final is complete: `stop`, `length`, `tool_calls`, `content_filter`. Follows TextDelta, never Relayed."""
+
+    reason: str
+
+
+class UsageReported(msgspec.Struct, frozen=True, tag=True):
+    """The usage of the whole answer; `data` is the backend's own SSE event where schema is the client's."""
+
+    usage: Usage
+    data: bytes = b""
+
+
+class WholeAnswer(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """A complete answer that was not streamed: the backend's body, byte for byte, in the client's schema."""
+
+    body: bytes
+    text: str
+    finish_reason: str
+    usage: Usage | None = None
+
+
+class DraftState(StrEnum):
+    """States of a draft on the wire. All after `COMPLETE` are verdicts; there is exactly one verdict a draft."""
+
+    PARTIAL = "partial"
+    COMPLETE = "complete"
+    CONFIRMED = "confirmed"
+    REVISED = "revised"
+    REPLACED = "replaced"
+    PROMOTED = "promoted"
+    DROPPED = "dropped"
+
+
+class DraftText(msgspec.Struct, frozen=True, tag=True):
+    """A piece of the draft."""
+
+    text: str
+    model: str
+
+
+class DraftCompleted(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """The draft is whole. `confidence` 0..1, None when the edge's model is not calibrated; `ttft_s` in seconds."""
+
+    text: str
+    model: str
+    tokens: int
+    ttft_s: float
+    confidence: float | None = None
+
+
+class DraftJudged(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """The verdict. `similarity` 0..1 between draft and final, where both are there to compare."""
+
+    state: DraftState
+    model: str
+    text: str = ""
+    """The whole draft as far as it came."""
+    similarity: float | None = None
+
+
+class Idle(msgspec.Struct, frozen=True, tag=True):
+    """Nothing else can be sent: becomes a comment on the wire."""
+
+
+Event = (
+    TextDelta | Relayed | Finished | UsageReported | WholeAnswer | DraftText | DraftCompleted | DraftJudged | Idle
+)
+Emit = Callable[[Event], Awaitable[None]]

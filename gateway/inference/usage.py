@@ -1,0 +1,57 @@
+"""Tokens counted, before (bounds, estimates) and after (usage)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from gateway.inference.request import InferenceRequest
+
+IMAGE_TOKENS_BOUND = 5_000
+"""Most input tokens one image costs at the providers we know (Anthropic's full-size image, about 4,784)."""
+AUDIO_TOKENS_BOUND = 20_000
+"""Most input tokens taken for one audio part (about half an hour at OpenAI's 10 tokens a second)."""
+_TEMPLATE_TOKENS_PER_MESSAGE = 16
+_TEMPLATE_TOKENS = 64
+_BYTES_PER_TOKEN_ESTIMATE = 4
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of one answer. `cached_input_tokens` is part of `input_tokens`, `reasoning_tokens` of `output_tokens`."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    reasoning_tokens: int = 0
+    estimated: bool = False
+    """True when the backend gave no usage and the gateway counted."""
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+def input_tokens_bound(request: InferenceRequest) -> int:
+    """The most input tokens that this request can cost: what a hold reserves.
+
+    A byte-level BPE makes at most one token of a byte; each message adds its template's control tokens.
+    """
+    return (
+        request.prompt_bytes
+        + _TEMPLATE_TOKENS
+        + _TEMPLATE_TOKENS_PER_MESSAGE * len(request.messages)
+        + IMAGE_TOKENS_BOUND * request.images
+        + AUDIO_TOKENS_BOUND * request.audio
+    )
+
+
+def input_tokens_estimate(request: InferenceRequest) -> int:
+    """The input tokens that this request probably has (4 bytes a token, the mean of English): for routing, not money."""
+    return request.prompt_bytes // _BYTES_PER_TOKEN_ESTIMATE + 4 * len(request.messages)
+
+
+def output_tokens_estimate(text_bytes: int) -> int:
+    """The output tokens that so many bytes of answer probably had, when the backend gave no usage.
+
+    3 bytes a token: fewer than English has (about 4.2), so that what is counted is rather too much than too little.
+    """
+    return -(-text_bytes // 3)

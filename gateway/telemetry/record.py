@@ -1,0 +1,94 @@
+"""What is known of one request when it is over: becomes one log line and the metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True, kw_only=True)
+class AttemptRecord:
+    """One try on one deployment. Times are seconds; None where the phase was not reached."""
+
+    deployment: str
+    outcome: str = "running"
+    """`ok`, `cancelled`, or the code of the error."""
+    status: int | None = None
+    queue_s: float | None = None
+    connect_s: float | None = None
+    """Until a connection could be used (0 when one was warm)."""
+    prefill_s: float | None = None
+    """From the request being sent (edge: measured there) to the first token."""
+    decode_s: float | None = None
+    """From the first token to the last."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    logprobs: list[float] = field(default_factory=list)
+    """Of the edge's tokens, in order; not logged."""
+
+
+@dataclass(slots=True, kw_only=True)
+class RequestRecord:
+    """One request from its first byte in to its last byte out. Times are seconds since its arrival."""
+
+    request_id: str
+    method: str = ""
+    path: str = ""
+    surface: str = ""
+    tenant: str = ""
+    key: str = ""
+    feature: str = ""
+    model: str = ""
+    stream: bool = False
+    route: str = ""
+    mode: str = ""
+    policy: str = ""
+    labels: tuple[str, ...] = ()
+    deployment: str = ""
+    """The deployment that gave the final."""
+    attempts: list[AttemptRecord] = field(default_factory=list)
+    cache: str = ""
+    """`hit`, `miss`, `bypass`, or empty where the request never came so far."""
+    draft: str = ""
+    """The verdict, or empty where there was no draft."""
+    no_draft: str = ""
+    """Why no draft was made."""
+    similarity: float | None = None
+    status: int = 0
+    error: str = ""
+    """The code of the error, empty when there was none; `client_closed` when the client left."""
+    finish_reason: str = ""
+    draft_ttft_s: float | None = None
+    final_ttft_s: float | None = None
+    e2e_s: float | None = None
+    tpot_s: float | None = None
+    """Seconds per output token of the final after its first."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    draft_tokens: int = 0
+    estimated: bool = False
+    cost_nanousd: int = 0
+    held_tokens: int = 0
+    hold: str = ""
+    """`settled`, `downgraded`, `refused`, or empty where no budget applies."""
+
+    def fields(self) -> dict[str, Any]:
+        """The log line's fields: all that is set, nothing that is empty."""
+        line: dict[str, Any] = {}
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if name == "attempts":
+                value = [_attempt_fields(attempt) for attempt in value]
+            if value not in ("", None, (), []):
+                line[name] = round(value, 6) if isinstance(value, float) else value
+        return line
+
+
+def _attempt_fields(attempt: AttemptRecord) -> dict[str, Any]:
+    return {
+        name: round(value, 6) if isinstance(value, float) else value
+        for name in attempt.__slots__
+        if name != "logprobs" and (value := getattr(attempt, name)) is not None
+    }
