@@ -26,6 +26,7 @@
     ├── StoreError
     │   └── StoreUnavailable         503 Redis is slow, gone or refusing
     ├── ShuttingDown                 503 the gateway drains
+    ├── ClientGone                   499 the client closed the connection; nobody is left to tell
     ├── InternalError                500 a fault of ours; its message is never shown
     ├── SettingsError                    a flag or environment variable is wrong (at start)
     └── PolicyError                      the policy folder has mistakes (at load)
@@ -296,6 +297,13 @@ class ShuttingDown(FirstdraftError):
     status = 503
     code = "shutting_down"
     retryable = True
+
+
+class ClientGone(FirstdraftError):
+    """The client closed its connection before the answer was complete. Ends up in the log, never on the wire."""
+
+    status = 499
+    code = "client_closed"
 
 
 class InternalError(FirstdraftError):

@@ -11,6 +11,8 @@ class AttemptRecord:
     """One try on one deployment. Times are seconds; None where the phase was not reached."""
 
     deployment: str
+    role: str = "final"
+    """`final`, or `draft`: a draft that is only shown is not charged."""
     outcome: str = "running"
     """`ok`, `cancelled`, or the code of the error."""
     status: int | None = None
@@ -24,6 +26,9 @@ class AttemptRecord:
     input_tokens: int = 0
     output_tokens: int = 0
     cached_input_tokens: int = 0
+    estimated: bool = False
+    """The tokens were counted by the gateway: the backend gave no usage."""
+    cost_nanousd: int = 0
     logprobs: list[float] = field(default_factory=list)
     """Of the edge's tokens, in order; not logged."""
 

@@ -1,0 +1,139 @@
+"""One try on one deployment, and the next one when it may be tried.
+
+Nothing of a final is sent before its first content: events that carry none (a role, an id) wait, so that a deployment
+which fails right after them can still be replaced without the client noticing. After the first content nobody retries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from gateway.backends.call import Call
+from gateway.errors import BackendError, EdgeError, FirstdraftError, NoDeployment
+from gateway.inference.deployment import Deployment
+from gateway.inference.events import Emit, Event, Finished, Relayed, TextDelta, UsageReported, WholeAnswer
+from gateway.inference.usage import Usage, input_tokens_estimate, output_tokens_estimate
+from gateway.modes.plan import Plan
+from gateway.telemetry.record import AttemptRecord
+
+
+async def answer(plan: Plan, deployments: Sequence[Deployment], emit: Emit) -> None:
+    """Let the first of `deployments` that can give the final give it.
+
+    Raises:
+        FirstdraftError: the last deployment's error, or that of one which failed after its first content.
+    """
+    failure: FirstdraftError = NoDeployment("no deployment is left to ask")
+    for deployment in deployments:
+        attempt = _Attempt(plan, deployment, emit)
+        try:
+            await attempt.run()
+        except (BackendError, EdgeError) as error:
+            failure = error
+            if attempt.shown or not error.retryable:
+                raise
+        else:
+            return
+    raise failure
+
+
+class _Attempt:
+    """Passes one deployment's events on, counts them, and writes the attempt's record however it ends."""
+
+    def __init__(self, plan: Plan, deployment: Deployment, emit: Emit) -> None:
+        self.shown = False
+        """The client may have seen something of this final."""
+        self._plan = plan
+        self._deployment = deployment
+        self._emit = emit
+        self._record = AttemptRecord(deployment=deployment.id)
+        self._waiting: list[Event] = []
+        self._content_bytes = 0
+        self._usage: Usage | None = None
+        self._first: float | None = None
+
+    async def run(self) -> None:
+        plan, record = self._plan, self._record
+        plan.record.attempts.append(record)
+        call = Call(
+            request=plan.request,
+            deployment=self._deployment,
+            max_tokens=plan.max_tokens,
+            tenant=plan.tenant,
+            record=record,
+            deadline=plan.deadline,
+            traceparent=plan.traceparent,
+        )
+        try:
+            await plan.backends.client(self._deployment.backend).answer(call, self._pass_on)
+            if self._usage is None:
+                await self._emit(UsageReported(self._estimate()))
+            record.outcome = "ok"
+        except FirstdraftError as error:
+            record.outcome = error.code or "error"
+            record.status = error.status
+            raise
+        except asyncio.CancelledError:
+            record.outcome = "cancelled"
+            raise
+        finally:
+            self._settle()
+
+    async def _pass_on(self, event: Event) -> None:
+        match event:
+            case Relayed():
+                self._content_bytes += event.content_bytes
+                if not self.shown and not event.content and event.finish_reason is None:
+                    self._waiting.append(event)
+                    return
+            case TextDelta():
+                self._content_bytes += len(event.text)
+            case UsageReported():
+                self._usage = event.usage
+            case WholeAnswer():
+                self._usage = event.usage or self._usage
+                self._content_bytes += len(event.text)
+            case _:
+                pass
+        if not self.shown:
+            await self._begin(event)
+        await self._emit(event)
+
+    async def _begin(self, event: Event) -> None:
+        """The first event that the client sees of the final."""
+        self.shown = True
+        record = self._plan.record
+        record.deployment = self._deployment.id
+        if not isinstance(event, (Finished, UsageReported)):
+            self._first = self._plan.elapsed_s()
+            record.final_ttft_s = self._first
+        for waiting in self._waiting:
+            await self._emit(waiting)
+        self._waiting.clear()
+
+    def _estimate(self) -> Usage:
+        return Usage(
+            input_tokens=input_tokens_estimate(self._plan.request),
+            output_tokens=output_tokens_estimate(self._content_bytes),
+            estimated=True,
+        )
+
+    def _settle(self) -> None:
+        """Write down what this attempt used: what the backend said, else what was received, else nothing."""
+        record, usage = self._record, self._usage
+        if usage is None:
+            if not self.shown and record.outcome not in ("ok", "cancelled"):
+                return
+            usage = self._estimate()
+        record.input_tokens = usage.input_tokens
+        record.output_tokens = usage.output_tokens
+        record.cached_input_tokens = usage.cached_input_tokens
+        record.estimated = usage.estimated
+        record.cost_nanousd = self._deployment.price.cost_nanousd(
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cached_input_tokens=usage.cached_input_tokens,
+        )
+        if self._first is not None and usage.output_tokens > 1:
+            self._plan.record.tpot_s = (self._plan.elapsed_s() - self._first) / (usage.output_tokens - 1)

@@ -1,0 +1,40 @@
+"""What a mode is given: the request, where it may be answered, and where to write what happened."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from gateway.backends.pool import Backends
+from gateway.inference.deployment import Deployment
+from gateway.inference.request import InferenceRequest
+from gateway.policy.compile import Mode
+from gateway.telemetry.record import RequestRecord
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Plan:
+    """One admitted request: policy has decided, and its worst case is held.
+
+    `deployments` are all that may give the final, best first; `draft` the edge deployment that drafts, if one does.
+    `max_tokens` is the most tokens a choice of the final may have (None: the backend's own limit).
+    """
+
+    request: InferenceRequest
+    mode: Mode
+    deployments: tuple[Deployment, ...]
+    draft: Deployment | None
+    draft_max_tokens: int
+    max_tokens: int | None
+    tenant: str
+    traceparent: str | None
+    backends: Backends
+    record: RequestRecord
+    started: float
+    """`loop.time()` at the request's arrival, in seconds."""
+    deadline: float
+    """`loop.time()` at which the whole request is given up, in seconds."""
+
+    def elapsed_s(self) -> float:
+        """Seconds since the request arrived."""
+        return asyncio.get_running_loop().time() - self.started
