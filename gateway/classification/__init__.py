@@ -1,5 +1,5 @@
-"""Finds out what a prompt holds, so that policy can act on it: labels such as `personal`.
+"""Labels of a request: what kind of data it carries, so that constraints can hold it where it belongs.
 
-A label can be added here and removed nowhere. This room is pure: it reads the text of a request and returns names; it
-does no I/O, keeps nothing of what it read, and decides nothing.
+A label is added by the client, by the tenant's policy or by a classifier, and removed by none. Main function: `labels.gather`.
+Pure: no I/O, and never the text itself in a result.
 """
