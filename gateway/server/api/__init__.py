@@ -1,0 +1,1 @@
+"""One thin file per public surface: decode, call the pipeline, encode. `routes.add_routes` lists every URL."""

@@ -1,0 +1,114 @@
+"""`POST /v1/chat/completions`: OpenAI's chat completions, plain and streamed."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import zlib
+
+import msgspec
+from aiohttp import web
+
+from gateway.cache import control
+from gateway.errors import InvalidRequest
+from gateway.inference.request import DraftWish, InferenceRequest
+from gateway.pipeline import Exchange
+from gateway.server.keys import IDENTITY, RECORD, REPLY, SERVICES, STARTED, STREAMS
+from gateway.server.streaming import StreamReply
+from gateway.wire.openai_chat import AnswerEncoder, StreamEncoder, decode_request
+
+_BODY_READ_S = 60.0
+"""Longest time a client may take to send its body."""
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+async def create(http: web.Request) -> web.StreamResponse:
+    """Decode, run, and write the answer as it comes or as a whole."""
+    exchange = await _exchange(http)
+    if exchange.request.stream:
+        return await _stream(http, exchange)
+    return await _whole(http, exchange)
+
+
+async def _whole(http: web.Request, exchange: Exchange) -> web.Response:
+    events: list[Event] = []
+
+    async def collect(event: Event) -> None:
+        events.append(event)
+
+    await http.app[SERVICES].pipeline.run(exchange, collect)
+    body = encode_answer(events, _reply(exchange), request=exchange.request)
+    return web.Response(body=body, content_type="application/json", headers=_headers(exchange))
+
+
+async def _stream(http: web.Request, exchange: Exchange) -> web.StreamResponse:
+    reply = StreamReply(http, lambda: StreamEncoder(**_answer(exchange)), lambda: _headers(exchange))
+    http[REPLY] = reply
+    streams = http.app[STREAMS]
+    streams.add(reply)
+    try:
+        await http.app[SERVICES].pipeline.run(exchange, reply.emit)
+        return await reply.end()
+    finally:
+        streams.discard(reply)
+
+
+def _headers(exchange: Exchange) -> dict[str, str]:
+    headers = {"x-request-id": exchange.record.request_id, **exchange.headers}
+    if exchange.record.deployment:
+        headers["x-firstdraft-deployment"] = exchange.record.deployment
+    return headers
+
+
+async def _exchange(http: web.Request) -> Exchange:
+    request = decode_request(await _body(http))
+    request = _with_draft_header(request, http.headers.get("x-firstdraft-draft"))
+    record = http[RECORD]
+    record.surface, record.model, record.stream = request.surface, request.model, request.stream
+    record.feature = _feature(http, request)
+    traceparent = http.headers.get("traceparent", "")
+    return Exchange(
+        request=request,
+        identity=http[IDENTITY],
+        policy=http.app[SERVICES].policy.current,
+        record=record,
+        started=http[STARTED],
+        feature=record.feature,
+        labels=http.headers.get("x-firstdraft-labels", ""),
+        cache_control=control.parse(http.headers.get("cache-control")),
+        traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None,
+    )
+
+
+async def _body(http: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(_BODY_READ_S):
+            return await http.read()
+    except TimeoutError:
+        message = f"The request body did not arrive within {_BODY_READ_S:.0f} s."
+        raise InvalidRequest(message, code="request_timeout") from None
+    except (zlib.error, web.RequestPayloadError) as error:
+        message = f"The request body could not be read: {type(error).__name__}. Check content-encoding and length."
+        raise InvalidRequest(message) from None
+
+
+def _with_draft_header(request: InferenceRequest, header: str | None) -> InferenceRequest:
+    """The header says how the draft is wanted where the body does not."""
+    if header is None or request.draft is not None:
+        return request
+    try:
+        wish = DraftWish(header.strip().lower())
+    except ValueError:
+        message = f"x-firstdraft-draft is one of {', '.join(DraftWish)}."
+        raise InvalidRequest(message, param="x-firstdraft-draft") from None
+    return msgspec.structs.replace(request, draft=wish)
+
+
+def _feature(http: web.Request, request: InferenceRequest) -> str:
+    feature = http.headers.get("x-firstdraft-feature") or request.metadata.get("feature", "")
+    if feature and not _FEATURE.fullmatch(feature):
+        message = "A feature's name has letters, digits, '_', '-' and '.', 64 characters at most."
+        raise InvalidRequest(message, param="x-firstdraft-feature")
+    return feature

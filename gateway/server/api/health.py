@@ -1,0 +1,26 @@
+"""`/healthz` (the process lives), `/readyz` (it can serve, with reasons) and `/metrics`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from gateway.server.keys import SERVICES
+
+
+async def alive(_http: web.Request) -> web.Response:
+    """200 while the event loop turns."""
+    return web.json_response({"status": "alive"})
+
+
+async def ready(http: web.Request) -> web.Response:
+    """200 when requests can be served, 503 until then; the body says of each part how it is and why."""
+    readiness = await http.app[SERVICES].readiness()
+    return web.json_response(readiness.body(), status=200 if readiness.ready else 503)
+
+
+async def metrics(http: web.Request) -> web.Response:
+    """Prometheus' text format, rendered off the event loop."""
+    body = await asyncio.to_thread(http.app[SERVICES].metrics.render)
+    return web.Response(body=body, headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})

@@ -1,0 +1,30 @@
+"""`GET /v1/models`: the names that clients may send."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.errors import UnknownModel
+from gateway.server.keys import SERVICES
+from gateway.wire.openai_models import encode_model, encode_models
+
+
+async def list_all(http: web.Request) -> web.Response:
+    """All public models, in OpenAI's list shape."""
+    services = http.app[SERVICES]
+    body = encode_models(services.policy.current.models, services.started_at)
+    return web.Response(body=body, content_type="application/json")
+
+
+async def get(http: web.Request) -> web.Response:
+    """One public model.
+
+    Raises:
+        UnknownModel: there is none of that name.
+    """
+    services = http.app[SERVICES]
+    name = http.match_info["model"]
+    if name not in services.policy.current.models:
+        message = f"There is no model {name[:100]!r}. GET /v1/models lists the models there are."
+        raise UnknownModel(message, param="model")
+    return web.Response(body=encode_model(name, services.started_at), content_type="application/json")

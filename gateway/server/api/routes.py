@@ -1,0 +1,18 @@
+"""Every URL of the gateway, on one screen."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.server.api import chat, health, models, usage
+
+
+def add_routes(app: web.Application) -> None:
+    """Bind the URLs to their handlers."""
+    app.router.add_post("/v1/chat/completions", chat.create)
+    app.router.add_get("/v1/models", models.list_all)
+    app.router.add_get("/v1/models/{model:.+}", models.get)
+    app.router.add_get("/v1/firstdraft/usage", usage.show)
+    app.router.add_get("/healthz", health.alive)
+    app.router.add_get("/readyz", health.ready)
+    app.router.add_get("/metrics", health.metrics)

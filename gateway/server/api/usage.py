@@ -1,0 +1,47 @@
+"""`GET /v1/firstdraft/usage`: what is left of a tenant's budgets, and what a request of its own was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from gateway.budgets.ledger import Left
+from gateway.errors import NotFound
+from gateway.server.keys import IDENTITY, SERVICES
+
+_NANOUSD = 1_000_000_000
+
+
+async def show(http: web.Request) -> web.Response:
+    """Budgets, and the tenant's last request on this worker, or the one that `?request=` names.
+
+    Raises:
+        NotFound: no request of that id of this tenant is remembered (the newest 1,000 of a worker are).
+    """
+    services, tenant = http.app[SERVICES], http[IDENTITY].tenant.name
+    limits = services.policy.current.tenants[tenant].limits
+    wanted = http.query.get("request")
+    record = services.recent.get(tenant, wanted)
+    if record is None and wanted is not None:
+        message = f"No request {wanted[:60]!r} of this tenant is remembered by this worker."
+        raise NotFound(message, param="request")
+    body = {
+        "tenant": tenant,
+        "budgets": [_budget(left) for left in await services.ledger.left(tenant, limits)],
+        "last": None if record is None else {**record.fields(), "cost_usd": record.cost_nanousd / _NANOUSD},
+    }
+    return web.json_response(body)
+
+
+def _budget(left: Left) -> dict[str, Any]:
+    limit = left.limit
+    scale, unit = (_NANOUSD, "usd") if limit.unit == "nanousd" else (1, "tokens")
+    return {
+        "unit": unit,
+        "limit": limit.amount / scale if scale > 1 else limit.amount,
+        "left": left.left / scale if scale > 1 else left.left,
+        "per": limit.per,
+        "feature": limit.feature,
+        "resets_in_s": round(left.resets_in_s),
+    }

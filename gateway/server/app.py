@@ -1,0 +1,34 @@
+"""The aiohttp application: middleware and routes. Nothing happens at import, nothing is opened here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from gateway.server.api.routes import add_routes
+from gateway.server.keys import SERVICES, STREAMS
+from gateway.server.middleware import authenticate, boundary
+from gateway.server.streaming import Streams
+from gateway.services import Services
+
+
+def build_app(services: Services) -> web.Application:
+    """Put the application together around services that are already open."""
+    app = web.Application(
+        middlewares=(boundary, authenticate),
+        client_max_size=services.settings.body_limit_bytes,
+    )
+    app[SERVICES] = services
+    app[STREAMS] = Streams()
+    app.cleanup_ctx.append(_keep_streams_alive)
+    add_routes(app)
+    return app
+
+
+async def _keep_streams_alive(app: web.Application) -> AsyncIterator[None]:
+    keeping = asyncio.create_task(app[STREAMS].keep_alive(), name="keep streams alive")
+    yield
+    keeping.cancel()
+    await asyncio.wait((keeping,))

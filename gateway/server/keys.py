@@ -1,0 +1,17 @@
+"""The typed keys under which one request's and the application's objects are kept."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.server.streaming import StreamReply, Streams
+from gateway.services import Services
+from gateway.telemetry.record import RequestRecord
+from gateway.tenants.tenant import Identity
+
+SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
+STREAMS: web.AppKey[Streams] = web.AppKey("streams", Streams)
+RECORD: web.RequestKey[RequestRecord] = web.RequestKey("record", RequestRecord)
+IDENTITY: web.RequestKey[Identity] = web.RequestKey("identity", Identity)
+REPLY: web.RequestKey[StreamReply] = web.RequestKey("reply", StreamReply)
+STARTED: web.RequestKey[float] = web.RequestKey("started", float)

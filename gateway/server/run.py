@@ -1,0 +1,160 @@
+"""Starting, draining, and with more than one worker supervising.
+
+One worker serves in this process. More are processes of their own that share one listening socket; this process then keeps
+the store and the edge for them, and starts a worker again that dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+from aiohttp import web
+
+from gateway.errors import SettingsError
+from gateway.policy.compile import CompiledPolicy
+from gateway.policy.store import PolicyStore
+from gateway.server.app import build_app
+from gateway.server.workers import supervise
+from gateway.services import Machine, Services, is_loopback, open_machine, open_services
+from gateway.settings import Settings
+
+_BACKLOG = 1_024
+_CANCEL_S = 1.0
+"""For handlers that are still there after draining: they are cancelled, and settle."""
+_DRAIN_LOOK_S = 0.02
+_KEEPALIVE_S = 75.0
+"""Longer than the 60 s after which common load balancers drop an idle connection, so that we are never first."""
+
+
+async def serve(settings: Settings, on_listening: Callable[[Listening], None] | None = None) -> None:
+    """Run the gateway until SIGTERM or SIGINT; a second one ends it without draining.
+
+    Raises:
+        SettingsError: an address that cannot be bound, a state folder in use, a keyless policy on a public address.
+        PolicyError: the policy folder has mistakes.
+    """
+    stop = _stop_at_signals()
+    async with PolicyStore(settings.policies, os.environ) as policy:
+        _refuse_keyless_in_public(settings, policy.current)
+        with bind(settings) as listener:
+            async with open_machine(settings, _edge_model(settings, policy.current)) as machine:
+                if settings.workers > 1:
+                    if on_listening is not None:
+                        on_listening(Listening(url_of(listener), policy.current))
+                    await supervise(settings, machine, listener, stop)
+                else:
+                    async with listening(settings, machine, policy, listener) as found:
+                        if on_listening is not None:
+                            on_listening(found)
+                        await stop.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A gateway that takes connections: where, and under which policy."""
+
+    url: str
+    policy: CompiledPolicy
+    services: Services | None = None
+
+
+@asynccontextmanager
+async def listening(
+    settings: Settings, machine: Machine, policy: PolicyStore, listener: socket.socket
+) -> AsyncIterator[Listening]:
+    """Serve on `listener` while the context is open; at its end, drain for `settings.drain_s` at most."""
+    async with open_services(settings, machine, policy) as services:
+        runner = web.AppRunner(
+            build_app(services),
+            access_log=None,
+            handler_cancellation=True,
+            keepalive_timeout=_KEEPALIVE_S,
+            shutdown_timeout=_CANCEL_S,
+        )
+        await runner.setup()
+        site = web.SockSite(runner, listener, backlog=_BACKLOG)
+        try:
+            await site.start()
+            url = url_of(listener)
+            structlog.get_logger().info("listening", url=url, policy=policy.current.version)
+            yield Listening(url, policy.current, services)
+        finally:
+            services.draining = True
+            structlog.get_logger().info("draining", in_flight=services.in_flight, limit_s=settings.drain_s)
+            await site.stop()
+            await _drained(services, settings.drain_s)
+            await runner.cleanup()
+
+
+async def _drained(services: Services, limit_s: float) -> None:
+    """Wait until no request runs any more, `limit_s` at most. (aiohttp's own wait would take twice its limit.)"""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + limit_s
+    while services.in_flight and loop.time() < end:
+        await asyncio.sleep(_DRAIN_LOOK_S)
+
+
+def bind(settings: Settings) -> socket.socket:
+    """Bind the listening socket.
+
+    Raises:
+        SettingsError: the address is in use, or not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        message = (
+            f"--host/--port (FIRSTDRAFT_HOST/FIRSTDRAFT_PORT) {settings.host}:{settings.port}: "
+            f"cannot listen there: {error.strerror}"
+        )
+        raise SettingsError(message) from None
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """The base URL that clients use."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _stop_at_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    main = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set() and main is not None:
+            main.cancel()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stop
+
+
+def _refuse_keyless_in_public(settings: Settings, policy: CompiledPolicy) -> None:
+    if policy.keyless_tenant is not None and not is_loopback(settings.host) and not policy.keys:
+        message = (
+            f"--host (FIRSTDRAFT_HOST) {settings.host} can be reached from other machines, but no tenant in "
+            f"{settings.policies} has a key, and tenant {policy.keyless_tenant!r} needs none: anyone could spend its "
+            "budget. Give a tenant a key ('firstdraft keys new TENANT'), or listen on 127.0.0.1."
+        )
+        raise SettingsError(message)
+
+
+def _edge_model(settings: Settings, policy: CompiledPolicy) -> str | None:
+    """The model that the edge loads; None when there is no edge to start."""
+    if not settings.edge:
+        return None
+    return next((deployment.model for deployment in policy.deployments.values() if deployment.is_edge), None)

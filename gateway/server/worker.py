@@ -1,0 +1,43 @@
+"""One worker of several: `python -m gateway.server.worker`, started by `workers.supervise` and by nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+
+from gateway.policy.store import PolicyStore
+from gateway.server.run import listening
+from gateway.server.workers import Orders, die_with, read_orders
+from gateway.settings import Settings
+from gateway.telemetry import log
+
+
+async def _work(orders: Orders) -> None:
+    settings = Settings.from_dict(orders.settings)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    # A terminal's Ctrl-C reaches all processes at once: the parent says when workers end.
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    with socket.socket(fileno=orders.listener) as listener:
+        async with (
+            PolicyStore(settings.policies, os.environ) as policy,
+            listening(settings, orders.machine, policy, listener),
+        ):
+            await stop.wait()
+
+
+def main() -> None:
+    """Read the orders, then serve until SIGTERM."""
+    orders = read_orders(sys.stdin.buffer.readline)
+    die_with(orders.parent)
+    settings = Settings.from_dict(orders.settings)
+    log.configure(level=settings.log_level, format=settings.log_format)
+    asyncio.run(_work(orders))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""The composition root: opens what lives as long as the process, in order, and closes it in reverse.
+
+`open_machine` starts what a machine has once (the embedded store, the edge process), `open_services` what each worker has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+import secrets
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from gateway.backends.pool import Backends
+from gateway.budgets.ledger import Ledger
+from gateway.cache.prompts import PromptCache
+from gateway.edge.client import EdgeClient
+from gateway.edge.supervisor import EdgeSupervisor
+from gateway.errors import SettingsError, StoreUnavailable
+from gateway.pipeline import Pipeline
+from gateway.policy.store import PolicyStore
+from gateway.settings import Settings
+from gateway.store.client import Store
+from gateway.store.embedded import EmbeddedValkey
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.record import RequestRecord
+
+_LONGEST_SOCKET_PATH = 100
+"""Unix socket paths hold 107 bytes on Linux; what is longer goes to a private folder instead."""
+_RECENT_REQUESTS = 1_000
+_RETIRE_EVERY_S = 5.0
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """What the workers of one machine share: where the store is, and where the edge listens (None: no edge)."""
+
+    store_url: str
+    edge_socket: str | None
+
+
+@asynccontextmanager
+async def open_machine(settings: Settings, edge_model: str | None) -> AsyncIterator[Machine]:
+    """Start the embedded store (unless settings name a server) and the edge process (unless `edge_model` is None).
+
+    Returns as soon as the store answers; the edge becomes warm on its own time.
+
+    Raises:
+        SettingsError: the state folder cannot be used, or another gateway uses it.
+    """
+    async with AsyncExitStack() as stack:
+        _make_state_folder(settings.state)
+        store_url = settings.redis_url
+        if store_url is None:
+            store_url = (await stack.enter_async_context(EmbeddedValkey(settings.state))).url
+        edge_socket = None
+        if edge_model is not None:
+            edge_socket = _edge_socket(stack, settings.state)
+            supervisor = EdgeSupervisor(
+                model=edge_model,
+                socket_path=edge_socket,
+                state_dir=settings.state,
+                threads=settings.edge_threads,
+                n_ctx=settings.edge_context,
+            )
+            await stack.enter_async_context(supervisor)
+        yield Machine(store_url=store_url, edge_socket=None if edge_socket is None else str(edge_socket))
+
+
+@dataclass(slots=True, kw_only=True)
+class Readiness:
+    """How each part is. `ready` when requests can be served."""
+
+    ready: bool
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body of `/readyz`."""
+        return {"status": "ready" if self.ready else "not ready", **self.parts}
+
+
+class Recent:
+    """The newest requests of this worker, so that a tenant can look its own up."""
+
+    def __init__(self) -> None:
+        self._records: OrderedDict[str, RequestRecord] = OrderedDict()
+        self._last: dict[str, str] = {}
+
+    def add(self, record: RequestRecord) -> None:
+        """Remember a finished request; the oldest is forgotten."""
+        self._records[record.request_id] = record
+        self._last[record.tenant] = record.request_id
+        if len(self._records) > _RECENT_REQUESTS:
+            _, oldest = self._records.popitem(last=False)
+            if self._last.get(oldest.tenant) == oldest.request_id:
+                del self._last[oldest.tenant]
+
+    def get(self, tenant: str, request_id: str | None) -> RequestRecord | None:
+        """The tenant's request of that id, or its last one; never another tenant's."""
+        record = self._records.get(request_id or self._last.get(tenant, ""))
+        return record if record is not None and record.tenant == tenant else None
+
+
+@dataclass(slots=True, kw_only=True)
+class Services:
+    """What one worker's requests share."""
+
+    settings: Settings
+    policy: PolicyStore
+    store: Store
+    ledger: Ledger
+    backends: Backends
+    edge: EdgeClient | None
+    pipeline: Pipeline
+    metrics: Metrics
+    loopback: bool
+    """The gateway can be reached from this machine only."""
+    started_at: int
+    """Unix time, in seconds."""
+    recent: Recent = field(default_factory=Recent)
+    draining: bool = False
+    in_flight: int = 0
+    """Requests that are being answered."""
+    edge_was_warm: bool = False
+
+    def finish(self, record: RequestRecord) -> None:
+        """One request is over: one log line, the metrics, and for a while its record."""
+        self.metrics.observe(record)
+        structlog.get_logger().info("request", **record.fields())
+        if record.surface:
+            self.recent.add(record)
+
+    async def readiness(self) -> Readiness:
+        """Ask every part. Takes as long as the store's time limit at most."""
+        policy: dict[str, Any] = {"ok": True, "version": self.policy.current.version}
+        if self.policy.refused:
+            policy["refused"] = self.policy.refused
+        try:
+            await self.store.ping()
+            store: dict[str, Any] = {"ok": True}
+        except StoreUnavailable as error:
+            store = {"ok": False, "reason": error.message}
+        edge = self._edge_readiness()
+        parts = {"policy": policy, "store": store, "edge": edge}
+        if self.draining:
+            parts["gateway"] = {"ok": False, "reason": "draining"}
+        # An edge that was warm once and is restarting is a degraded gateway, not one to take out of service.
+        waiting_for_edge = edge["state"] == "starting" and not self.edge_was_warm
+        return Readiness(ready=store["ok"] and not self.draining and not waiting_for_edge, parts=parts)
+
+    def _edge_readiness(self) -> dict[str, Any]:
+        if self.edge is None:
+            return {"ok": True, "state": "off", "reason": "the edge is switched off, or the policy has none"}
+        status = self.edge.status
+        self.edge_was_warm = self.edge_was_warm or status.state == "warm"
+        answer: dict[str, Any] = {"ok": status.state == "warm", "state": status.state, "model": status.model}
+        if status.reason:
+            answer["reason"] = status.reason
+        return answer
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, machine: Machine, policy: PolicyStore) -> AsyncIterator[Services]:
+    """Open what one worker needs, around a policy that is loaded already."""
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(Store(machine.store_url))
+        ledger = await stack.enter_async_context(Ledger(store))
+        edge = None
+        if machine.edge_socket is not None:
+            edge = await stack.enter_async_context(EdgeClient(Path(machine.edge_socket)))
+        backends = await stack.enter_async_context(Backends(edge))
+        cache = PromptCache(store, secret=await _cache_secret(store))
+        services = Services(
+            settings=settings,
+            policy=policy,
+            store=store,
+            ledger=ledger,
+            backends=backends,
+            edge=edge,
+            pipeline=Pipeline(ledger=ledger, cache=cache, backends=backends, edge=edge),
+            metrics=Metrics(),
+            loopback=is_loopback(settings.host),
+            started_at=int(time.time()),
+        )
+        retiring = asyncio.create_task(_retire_backends(services), name="retire backends")
+        stack.push_async_callback(_end, retiring)
+        yield services
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a listening address is reachable from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+async def _retire_backends(services: Services) -> None:
+    """Close the connections of backends that a newer policy no longer has."""
+    version = services.policy.current.version
+    while True:
+        await asyncio.sleep(_RETIRE_EVERY_S)
+        current = services.policy.current
+        if current.version != version:
+            version = current.version
+            await services.backends.retire(tuple(current.backends.values()))
+
+
+async def _cache_secret(store: Store) -> bytes:
+    """The key of all cache keys: made once, kept in the store, so that replicas find each other's answers."""
+    try:
+        return await store.get_or_create("cache-secret", secrets.token_bytes(32))
+    except StoreUnavailable as error:
+        structlog.get_logger().warning("cache_secret_is_local", reason=error.message)
+        return secrets.token_bytes(32)
+
+
+def _make_state_folder(state: Path) -> None:
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        message = f"--state (FIRSTDRAFT_STATE) {state}: the folder cannot be made: {error.strerror}"
+        raise SettingsError(message) from None
+
+
+def _edge_socket(stack: AsyncExitStack, state: Path) -> Path:
+    path = state / "edge.sock"
+    if len(str(path).encode()) <= _LONGEST_SOCKET_PATH:
+        return path
+    name = hashlib.sha256(str(state).encode()).hexdigest()[:8]
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"firstdraft-{name}-"))
+    return Path(folder) / "edge.sock"

@@ -1,0 +1,93 @@
+import asyncio
+
+import pytest
+
+from gateway.errors import BackendCut, BackendRefused, BackendUnreachable
+from gateway.inference.events import Relayed, TextDelta, UsageReported
+from gateway.inference.usage import Usage
+from gateway.modes import attempt
+from gateway.policy.compile import Mode
+
+from .scripted import Script, Seen, deployment, plan
+
+ROLE = Relayed(data=b"role\n\n")
+HELLO = Relayed(data=b"hello\n\n", text="hello", content=True, content_bytes=5)
+STOP = Relayed(data=b"stop\n\n", finish_reason="stop")
+USAGE = UsageReported(Usage(input_tokens=10, output_tokens=3))
+A, B = deployment("a"), deployment("b")
+
+
+async def run(scripts, finals):
+    seen = Seen()
+    work = plan(scripts, mode=Mode.CLOUD_ONLY, finals=finals)
+    await attempt.answer(work, finals, seen)
+    return work.record, seen
+
+
+async def test_the_second_deployment_answers_when_the_first_refuses_connections():
+    """A retryable failure before the first content moves on to the next deployment."""
+    record, seen = await run({"a": Script([BackendUnreachable("no")]), "b": Script([HELLO, STOP, USAGE])}, [A, B])
+    assert record.deployment == "b/m"
+    assert [tried.outcome for tried in record.attempts] == ["backend_unreachable", "ok"]
+    assert seen.of(Relayed) == [HELLO, STOP]
+
+
+async def test_a_role_alone_is_held_back_so_that_failing_over_stays_invisible():
+    """Events without content wait: the client sees one answer, from one deployment."""
+    record, seen = await run({"a": Script([ROLE, BackendCut("cut")]), "b": Script([ROLE, HELLO, STOP])}, [A, B])
+    assert record.deployment == "b/m"
+    assert seen.of(Relayed) == [ROLE, HELLO, STOP]
+
+
+async def test_after_the_first_content_nobody_retries():
+    """A cut in mid-answer is told, not papered over by another deployment's text."""
+    b = Script([HELLO])
+    with pytest.raises(BackendCut):
+        await run({"a": Script([HELLO, BackendCut("cut")]), "b": b}, [A, B])
+    assert b.calls == []
+
+
+async def test_a_refusal_that_no_retry_can_mend_is_final():
+    """A 400 of the first deployment is the client's answer; the second is not asked."""
+    b = Script([HELLO])
+    with pytest.raises(BackendRefused):
+        await run({"a": Script([BackendRefused("bad", status=400)]), "b": b}, [A, B])
+    assert b.calls == []
+
+
+async def test_the_last_error_is_told_when_all_fail():
+    """Every deployment is tried once, and the last failure is raised."""
+    with pytest.raises(BackendRefused) as failure:
+        await run(
+            {"a": Script([BackendUnreachable("a")]), "b": Script([BackendRefused("b", status=503)])}, [A, B]
+        )
+    assert failure.value.status == 503
+
+
+async def test_usage_that_a_backend_keeps_to_itself_is_estimated():
+    """Without a usage event one is made, and marked as estimated."""
+    record, seen = await run({"a": Script([HELLO, STOP])}, [A])
+    (reported,) = seen.of(UsageReported)
+    assert reported.usage.estimated
+    assert record.attempts[0].output_tokens == 2
+
+
+async def test_a_cancelled_attempt_is_charged_for_what_was_received():
+    """A client that leaves pays for the input and for the text it got."""
+    seen, scripts = Seen(), {"a": Script([HELLO, HELLO, 60])}
+    work = plan(scripts, mode=Mode.CLOUD_ONLY, finals=[A])
+    task = asyncio.create_task(attempt.answer(work, [A], seen))
+    while len(seen.events) < 2:
+        await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.wait([task])
+    (tried,) = work.record.attempts
+    assert tried.outcome == "cancelled"
+    assert (tried.output_tokens, tried.estimated) == (4, True)
+    assert tried.cost_nanousd > 0
+
+
+async def test_a_failure_before_any_content_costs_nothing():
+    """A backend that refused used no tokens."""
+    record, _ = await run({"a": Script([BackendRefused("b", status=500)]), "b": Script([TextDelta("x")])}, [A, B])
+    assert record.attempts[0].cost_nanousd == 0

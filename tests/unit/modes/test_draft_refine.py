@@ -1,0 +1,140 @@
+import asyncio
+
+import pytest
+
+from gateway.errors import BackendRefused, BackendUnreachable, EdgeCrashed
+from gateway.inference.events import (
+    DraftCompleted,
+    DraftJudged,
+    DraftState,
+    DraftText,
+    Finished,
+    Relayed,
+    TextDelta,
+    UsageReported,
+    WholeAnswer,
+)
+from gateway.inference.usage import Usage
+from gateway.modes import run as mode
+from gateway.policy.compile import Mode
+
+from .scripted import Script, Seen, deployment, plan
+
+EDGE, CLOUD = deployment("edge", edge=True), deployment("cloud")
+DRAFT = [TextDelta("Paris"), TextDelta(" it is."), Finished("stop"), UsageReported(Usage(input_tokens=9, output_tokens=4))]
+
+
+def final(text):
+    return [
+        Relayed(data=b"x", text=text, content=True, content_bytes=len(text)),
+        Relayed(data=b"y", finish_reason="stop"),
+        UsageReported(Usage(input_tokens=9, output_tokens=4)),
+    ]
+
+
+async def run(edge, cloud, finals=(CLOUD,), max_tokens=None):
+    seen = Seen()
+    scripts = {"edge": Script(edge), "cloud": Script(cloud)}
+    work = plan(scripts, mode=Mode.DRAFT_REFINE, finals=list(finals), draft=EDGE, max_tokens=max_tokens)
+    try:
+        await mode.run(work, seen)
+    finally:
+        seen.scripts, seen.record = scripts, work.record
+    return seen
+
+
+async def test_a_draft_that_the_final_repeats_is_confirmed():
+    """Draft first, whole, then the final; the verdict comes not later than the finish reason."""
+    seen = await run(DRAFT, [0.05, *final("Paris it is!")])
+    kinds = [type(event) for event in seen.events]
+    assert kinds == [DraftText, DraftText, DraftCompleted, Relayed, DraftJudged, Relayed, UsageReported]
+    (judged,) = seen.of(DraftJudged)
+    assert (judged.state, judged.similarity, judged.text) == (DraftState.CONFIRMED, 1.0, "Paris it is.")
+    assert seen.record.draft_ttft_s < seen.record.final_ttft_s
+
+
+async def test_another_final_replaces_the_draft():
+    """The verdict says how far the two are apart."""
+    seen = await run(DRAFT, [0.05, *final("Berlin, as everybody knows")])
+    (judged,) = seen.of(DraftJudged)
+    assert judged.state is DraftState.REPLACED
+    assert judged.similarity < 0.4
+
+
+async def test_a_final_that_comes_first_drops_the_draft_and_stops_the_edge():
+    """Nobody decodes a draft that has nothing left to give."""
+    seen = await run([0.5, *DRAFT], final("Paris"))
+    (judged,) = seen.of(DraftJudged)
+    assert judged.state is DraftState.DROPPED
+    assert seen.scripts["edge"].cancelled == 1
+    assert not seen.of(DraftText)
+
+
+async def test_an_overtaken_draft_is_dropped():
+    """A final with more text than the draft so far makes the draft worthless."""
+    seen = await run([TextDelta("Par"), 5, *DRAFT], [0.02, *final("Paris")])
+    assert [judged.state for judged in seen.of(DraftJudged)] == [DraftState.DROPPED]
+
+
+async def test_a_crashed_edge_leaves_the_final_alone():
+    """The draft is dropped, the answer is the final, nothing else is noticed."""
+    seen = await run([TextDelta("Par"), EdgeCrashed("gone")], [0.02, *final("Paris")])
+    assert [judged.state for judged in seen.of(DraftJudged)] == [DraftState.DROPPED]
+    assert seen.record.deployment == "cloud/m"
+
+
+async def test_a_fault_in_the_draft_leaves_the_final_alone():
+    """Even an error that nobody foresaw in drafting does not reach the final."""
+    seen = await run([ZeroDivisionError("ours")], [0.02, *final("Paris")])
+    assert seen.record.deployment == "cloud/m"
+
+
+async def test_a_whole_draft_is_promoted_when_the_final_fails_and_the_edge_may_answer():
+    """With the edge among the fallbacks, the draft that is already there is the answer."""
+    seen = await run(DRAFT, [BackendUnreachable("down")], finals=(CLOUD, EDGE))
+    assert [judged.state for judged in seen.of(DraftJudged)] == [DraftState.PROMOTED]
+    assert seen.of(TextDelta) == [TextDelta("Paris it is.")]
+    assert seen.of(Finished) == [Finished("stop")]
+    assert seen.record.deployment == "edge/m"
+    assert len(seen.scripts["edge"].calls) == 1
+
+
+async def test_a_draft_cut_by_its_own_limit_is_no_answer():
+    """The edge is asked again, in full, when the draft stopped at the draft's limit."""
+    cut = [*DRAFT[:2], Finished("length"), DRAFT[3]]
+    seen = await run(cut, [BackendUnreachable("down")], finals=(CLOUD, EDGE))
+    assert len(seen.scripts["edge"].calls) == 2
+    assert seen.of(DraftJudged)[0].state is not DraftState.PROMOTED
+
+
+async def test_without_a_fallback_the_failure_is_told_and_the_draft_dropped():
+    """A route that does not name the edge never passes a draft off as the answer."""
+    with pytest.raises(BackendUnreachable):
+        await run(DRAFT, [0.05, BackendUnreachable("down")])
+
+
+async def test_a_refusal_is_not_turned_into_a_draft():
+    """A request that the backend calls wrong is wrong, whatever the edge made of it."""
+    with pytest.raises(BackendRefused):
+        await run(DRAFT, [0.05, BackendRefused("bad", status=400)], finals=(CLOUD, EDGE))
+
+
+async def test_a_plain_answer_is_judged_before_it_is_handed_over():
+    """Not streamed: the verdict stands before the whole answer, so that its body can carry it."""
+    whole = WholeAnswer(body=b"{}", text="Paris it is", finish_reason="stop", usage=Usage())
+    seen = await run(DRAFT, [0.05, whole])
+    assert [type(event) for event in seen.events][-2:] == [DraftJudged, WholeAnswer]
+
+
+async def test_cancelling_the_request_stops_both_sides():
+    """A client that leaves ends the draft and the final alike."""
+    seen = Seen()
+    scripts = {"edge": Script([TextDelta("a"), 60]), "cloud": Script([60])}
+    work = plan(scripts, mode=Mode.DRAFT_REFINE, finals=[CLOUD], draft=EDGE)
+    task = asyncio.create_task(mode.run(work, seen))
+    while not seen.events:
+        await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert (scripts["edge"].cancelled, scripts["cloud"].cancelled) == (1, 1)
