@@ -1,0 +1,333 @@
+"""Settings: what is fixed when the gateway starts, as opposed to policy, which may change under way.
+
+Each setting has a flag, a variable in the environment and a default, in that order of precedence. They stand in one
+table, `SETTINGS`: the command line, the checks, the help and the README are made from it or tested against it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+from urllib.parse import urlsplit
+
+from gateway.errors import SettingsError
+
+PREFIX = "FIRSTDRAFT_"
+POLICY_VARIABLES = frozenset({"FIRSTDRAFT_BACKEND_URL", "FIRSTDRAFT_BACKEND_MODEL", "FIRSTDRAFT_BACKEND_KEY"})
+"""Variables with our prefix that the shipped policies read; no settings."""
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["auto", "json", "console"]
+
+_NEAR = 0.8
+"""From this likeness on (difflib's ratio), an unknown variable is taken for a misspelt setting."""
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings, checked. Made by `load_settings`; tests may make one by hand."""
+
+    policies: Path = Path("policies")
+    """The policy folder; it exists."""
+    host: str = "127.0.0.1"
+    port: int = 8080
+    """0..65535; 0 lets the system choose."""
+    state: Path = Path("state")
+    """Where the embedded store, the edge's sockets and its model formats live; made at the start."""
+    workers: int = 1
+    """Gateway processes, 1..64."""
+    redis_url: str | None = field(default=None, repr=False)
+    """`redis://`, `rediss://` or `unix://`; may hold a password. None: the embedded store."""
+    edge: bool = True
+    """False: no llama.cpp process is started, whatever the policy says."""
+    edge_threads: int = 1
+    """Threads that decode, 1..256."""
+    edge_context: int = 8_192
+    """Tokens of context that all requests at the edge share, 512..1,048,576."""
+    body_limit_bytes: int = 33_554_432
+    """Largest request body, 1 KiB..1 GiB."""
+    drain_s: float = 30.0
+    """How long running requests may go on after SIGTERM, 0..3,600."""
+    log_level: LogLevel = "info"
+    log_format: LogFormat = "auto"
+    """`auto`: for people where stderr is a terminal, else one JSON object a line."""
+
+    def to_dict(self) -> dict[str, str | int | float | bool | None]:
+        """Plain values, for the message to a worker process. Holds `redis_url`: not for logs."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in _fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, str | int | float | bool | None]) -> Settings:
+        """The settings that `to_dict` wrote; they were checked before that."""
+        paths = {name: Path(str(values[name])) for name in ("policies", "state")}
+        return cls(**cast("dict[str, Any]", {**values, **paths}))
+
+
+def _fields(settings: Settings) -> list[tuple[str, Any]]:
+    return [(row.name, getattr(settings, row.name)) for row in fields(settings)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One row of the table. `read` turns text into the value, or raises ValueError with what it has to be."""
+
+    name: str
+    metavar: str
+    default: str
+    """As the help and the README show it."""
+    help: str
+    read: Callable[[str], object]
+    secret: bool = False
+    """The value may hold a password: it is not repeated in messages."""
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return PREFIX + self.name.upper()
+
+    @property
+    def is_switch(self) -> bool:
+        """Given as `--name` / `--no-name`, without a value."""
+        return self.metavar == ""
+
+
+def load_settings(flags: Mapping[str, str | bool | None], environ: Mapping[str, str], *, home: Path | None) -> Settings:
+    """The settings from the command line's `flags` (None: not given), else `environ`, else the defaults.
+
+    `home` is the user's home folder, None where there is none. Raises SettingsError with one line for each mistake.
+    """
+    mistakes = _misspelt(environ)
+    values: dict[str, object] = {}
+    for setting in SETTINGS:
+        try:
+            value = _value_of(setting, flags.get(setting.name), environ)
+        except ValueError as error:
+            mistakes.append(str(error))
+        else:
+            if value is not None:
+                values[setting.name] = value
+    if "state" not in values:
+        _default_state(values, environ, home, mistakes)
+    mistakes += _unusable(values)
+    if mistakes:
+        raise SettingsError("\n".join(mistakes))
+    return Settings(**cast("dict[str, Any]", values))
+
+
+def _value_of(setting: Setting, flag: str | bool | None, environ: Mapping[str, str]) -> object | None:  # noqa: FBT001 a switch's value is a bool
+    """The value that was given, None if none was. Raises ValueError with the whole line to show."""
+    if isinstance(flag, bool):
+        return flag
+    text, source = (flag, setting.flag) if flag is not None else (environ.get(setting.variable), setting.variable)
+    if text is None or (flag is None and (not text.strip() or _is_kubernetes_link(text))):
+        return None
+    try:
+        return setting.read(text.strip())
+    except ValueError as error:
+        other = setting.variable if source == setting.flag else setting.flag
+        shown = "" if setting.secret else f" {text!r}"
+        raise ValueError(f"{source}{shown} (or {other}): {error}") from None
+
+
+def _is_kubernetes_link(text: str) -> bool:
+    """Kubernetes sets FIRSTDRAFT_PORT=tcp://10.0.0.7:8080 in every pod beside a service named `firstdraft`."""
+    return text.startswith(("tcp://", "udp://"))
+
+
+def _misspelt(environ: Mapping[str, str]) -> list[str]:
+    """Variables that look like a setting and are none. Others may be the policy's (`${FIRSTDRAFT_EU_KEY}`)."""
+    known = {setting.variable.removeprefix(PREFIX): setting for setting in SETTINGS}
+    mistakes = []
+    for variable in sorted(environ):
+        name = variable.removeprefix(PREFIX)
+        if not variable.startswith(PREFIX) or name in known or variable in POLICY_VARIABLES:
+            continue
+        for near in difflib.get_close_matches(name, known, n=1, cutoff=_NEAR):
+            setting = known[near]
+            mistakes.append(f"{variable}: no such setting; did you mean {setting.variable} (or {setting.flag})?")
+    return mistakes
+
+
+def _default_state(
+    values: dict[str, object], environ: Mapping[str, str], home: Path | None, mistakes: list[str]
+) -> None:
+    base = environ.get("XDG_STATE_HOME", "")
+    if base.startswith("/"):  # the XDG specification ignores relative paths
+        values["state"] = Path(base) / "firstdraft"
+    elif home is not None:
+        values["state"] = home / ".local" / "state" / "firstdraft"
+    else:
+        mistakes.append("--state (or FIRSTDRAFT_STATE): has to be given, for this user has no home folder")
+
+
+def _unusable(values: Mapping[str, object]) -> list[str]:
+    """What is well written and still cannot work on this machine."""
+    mistakes = []
+    policies = values.get("policies", Path("policies"))
+    if isinstance(policies, Path) and not policies.is_dir():
+        what = "is not a folder" if policies.exists() else "does not exist"
+        hint = f"`firstdraft init {policies}` writes a first one"
+        mistakes.append(f"--policies '{policies}' (or FIRSTDRAFT_POLICIES): {what}; {hint}")
+    state = values.get("state")
+    if isinstance(state, Path) and state.exists() and not state.is_dir():
+        mistakes.append(f"--state '{state}' (or FIRSTDRAFT_STATE): is not a folder")
+    return mistakes
+
+
+# --- reading one value ----------------------------------------------------------------------------------------
+
+
+def _path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise ValueError("has to be a path")
+    return Path(text).expanduser()
+
+
+def _host(text: str) -> str:
+    if _HOST_NAME.fullmatch(text) is None:
+        try:
+            ipaddress.IPv6Address(text)
+        except ValueError:
+            raise ValueError("has to be an IP address or a host name, without a scheme and a port") from None
+    return text
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        value = int(text) if re.fullmatch(r"[0-9](_?[0-9]){0,18}", text) else -1
+        if not low <= value <= high:
+            raise ValueError(f"has to be a whole number from {low:,} to {high:,}")
+        return value
+
+    return read
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        value = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else -1.0
+        if not low <= value <= high:
+            raise ValueError(f"has to be seconds from {low:g} to {high:g}")
+        return value
+
+    return read
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.lower() not in allowed:
+            raise ValueError("has to be one of " + ", ".join(allowed))
+        return text.lower()
+
+    return read
+
+
+def _switch(text: str) -> bool:
+    if text.lower() in {"1", "true", "yes", "on"}:
+        return True
+    if text.lower() in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError("has to be on or off")
+
+
+def _redis_url(text: str) -> str:
+    expected = "has to be redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH"
+    try:
+        parts = urlsplit(text)
+        complete = bool(parts.path.strip("/")) if parts.scheme == "unix" else bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, an unfinished IPv6 address
+        raise ValueError(expected) from None
+    if parts.scheme not in {"redis", "rediss", "unix"} or not complete:
+        raise ValueError(expected)
+    return text
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        name="policies", metavar="DIR", default="policies", help="Folder with the policy's YAML files.", read=_path
+    ),
+    Setting(
+        name="host",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="Address to listen on. A policy that serves requests without a key starts only on loopback.",
+        read=_host,
+    ),
+    Setting(
+        name="port",
+        metavar="PORT",
+        default="8080",
+        help="Port to listen on; 0 takes a free one.",
+        read=_whole(0, 65_535),
+    ),
+    Setting(
+        name="state",
+        metavar="DIR",
+        default="~/.local/state/firstdraft",
+        help="Folder for the embedded store and the edge's model formats ($XDG_STATE_HOME is obeyed).",
+        read=_path,
+    ),
+    Setting(name="workers", metavar="N", default="1", help="Gateway processes on one port.", read=_whole(1, 64)),
+    Setting(
+        name="redis_url",
+        metavar="URL",
+        default="the embedded store",
+        help="Redis or Valkey to use, shared by all replicas. With a password, set the variable, not the flag.",
+        read=_redis_url,
+        secret=True,
+    ),
+    Setting(
+        name="edge",
+        metavar="",
+        default="on",
+        help="Run the draft model beside the gateway; without it no drafts are made.",
+        read=_switch,
+    ),
+    Setting(
+        name="edge_threads", metavar="N", default="1", help="Threads that the draft model uses.", read=_whole(1, 256)
+    ),
+    Setting(
+        name="edge_context",
+        metavar="TOKENS",
+        default="8192",
+        help="Context of the draft model, shared by all requests that it serves at once.",
+        read=_whole(512, 1_048_576),
+    ),
+    Setting(
+        name="body_limit_bytes",
+        metavar="BYTES",
+        default="33554432",
+        help="Largest request body; a larger one is refused with 413.",
+        read=_whole(1_024, 1_073_741_824),
+    ),
+    Setting(
+        name="drain_s",
+        metavar="SECONDS",
+        default="30",
+        help="How long running requests may go on after SIGTERM.",
+        read=_seconds(0, 3_600),
+    ),
+    Setting(
+        name="log_level",
+        metavar="LEVEL",
+        default="info",
+        help="Least level that is logged: debug, info, warning or error.",
+        read=_one_of(*get_args(LogLevel)),
+    ),
+    Setting(
+        name="log_format",
+        metavar="FORMAT",
+        default="auto",
+        help="json (one object a line), console (for people), or auto: console where stderr is a terminal.",
+        read=_one_of(*get_args(LogFormat)),
+    ),
+)
+"""Every setting, in the order of the help."""
