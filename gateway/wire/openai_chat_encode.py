@@ -1,0 +1,263 @@
+"""What a client of the chat API gets: streamed chunks with the draft beside them, a whole answer, the list of models.
+
+Frames are written for the SDKs as they are, not as they should be. So there is never an `event:` name, `id:` or
+`retry:` line, an event without data, `choices: []` before the usage, `index: 1` of the gateway's own making, an extra
+key inside `delta` (but `reasoning_content`, where it was asked for), or a top-level key named `event`, `error`, `chunk`,
+`type` or `timings`. A draft frame is an ordinary chunk with an empty delta and one more top-level object. `draft.text`
+is the next piece in a `partial` frame and empty in all others, so that a client may simply add up what it gets.
+
+All chunks of one answer have one id. Whichever goes out first sets it: a backend's chunks after a draft frame get the
+gateway's id, a frame after a backend's chunk takes that chunk's id. Without drafts the backend's bytes stay untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from gateway.errors import FirstdraftError, InternalError
+from gateway.inference.events import (
+    DraftCompleted,
+    DraftJudged,
+    DraftState,
+    DraftText,
+    Event,
+    Finished,
+    Idle,
+    Relayed,
+    TextDelta,
+    UsageReported,
+    WholeAnswer,
+)
+from gateway.inference.request import DraftWish, InferenceRequest
+from gateway.inference.usage import Usage
+from gateway.wire.openai_chat_error import encode_error
+from gateway.wire.sse import frame
+
+KEEPALIVE = b": keepalive\n\n"
+DONE = b"data: [DONE]\n\n"
+_ENCODER = msgspec.json.Encoder()
+_RAW_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class _Identified(msgspec.Struct):
+    id: str = ""
+
+
+_IDENTIFIED = msgspec.json.Decoder(_Identified)
+
+
+class StreamEncoder:
+    """Writes one streamed answer."""
+
+    def __init__(
+        self, *, request: InferenceRequest, response_id: str, created: int, model: str, wish: DraftWish
+    ) -> None:
+        self._include_usage = request.include_usage
+        self._response_id = response_id
+        self._created = created
+        self._model = model
+        self._wish = wish
+        self._seq = 0
+        self._id_shown = False
+        """A chunk of the gateway's own making has gone out."""
+        self._first_relayed: bytes | None = None
+        """The backend's first chunks, if they went out before any of the gateway's."""
+        self._role_sent = False
+        self._backend_ids: tuple[tuple[bytes, bytes], ...] | None = None
+        """The backend's id as it stands in its events, and what stands there instead; None: not learned yet."""
+
+    def encode(self, event: Event) -> bytes:
+        """The bytes for `event`; empty when this client is not to see it."""
+        match event:
+            case Relayed():
+                self._role_sent = True
+                if self._id_shown:
+                    return self._with_own_id(event.data)
+                if self._first_relayed is None:
+                    self._first_relayed = event.data
+                return event.data
+            case TextDelta():
+                return self._text(event.text)
+            case Finished():
+                return self._chunk({}, finish_reason=event.reason)
+            case UsageReported():
+                return self._usage(event)
+            case DraftText() | DraftCompleted() | DraftJudged():
+                return self._draft(event)
+            case Idle():
+                return KEEPALIVE
+            case WholeAnswer():
+                raise InternalError("a whole answer was given for a streamed request")
+
+    def end(self) -> bytes:
+        """What ends an answer that is complete."""
+        return DONE
+
+    def error(self, error: FirstdraftError) -> bytes:
+        """The last event of an answer that failed after its first byte; the connection is closed after it."""
+        body = encode_error(error, self._response_id)
+        return frame(body if b"\n" not in body and b"\r" not in body else msgspec.json.format(body, indent=-1))
+
+    # --- the final --------------------------------------------------------------------------------------------
+
+    def _text(self, text: str) -> bytes:
+        delta = {"content": text} if self._role_sent else {"role": "assistant", "content": text}
+        self._role_sent = True
+        return self._chunk(delta)
+
+    def _usage(self, event: UsageReported) -> bytes:
+        if not self._include_usage:
+            return b""
+        if event.data:
+            return self._with_own_id(event.data) if self._id_shown else event.data
+        return frame(_ENCODER.encode({**self._head(), "choices": [], "usage": encode_usage(event.usage)}))
+
+    def _with_own_id(self, data: bytes) -> bytes:
+        if self._backend_ids is None:
+            theirs = _id_of(data)
+            if not theirs or theirs == self._response_id:
+                self._backend_ids = ()
+            else:
+                old, new = _ENCODER.encode(theirs), _ENCODER.encode(self._response_id)
+                # A quote inside a JSON string is escaped: these bytes can only be a member named `id`.
+                self._backend_ids = tuple((key + old, key + new) for key in (b'"id":', b'"id": '))
+        for theirs, ours in self._backend_ids:
+            data = data.replace(theirs, ours)
+        return data
+
+    # --- the draft --------------------------------------------------------------------------------------------
+
+    def _draft(self, event: DraftText | DraftCompleted | DraftJudged) -> bytes:
+        if self._wish is DraftWish.FRAMES:
+            self._seq += 1
+            return self._chunk({}, draft={"seq": self._seq - 1, **_draft_fields(event)})
+        if self._wish is DraftWish.REASONING and isinstance(event, DraftText) and event.text:
+            return self._chunk({"reasoning_content": event.text})
+        return b""
+
+    # --- chunks -----------------------------------------------------------------------------------------------
+
+    def _chunk(
+        self, delta: dict[str, str], *, finish_reason: str | None = None, draft: dict[str, Any] | None = None
+    ) -> bytes:
+        chunk = {**self._head(), "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
+        if draft is not None:
+            chunk["draft"] = draft
+        return frame(_ENCODER.encode(chunk))
+
+    def _head(self) -> dict[str, Any]:
+        if not self._id_shown:
+            self._id_shown = True
+            if self._first_relayed is not None:
+                self._response_id = _id_of(self._first_relayed) or self._response_id
+        return {
+            "id": self._response_id,
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": self._model,
+        }
+
+
+class AnswerEncoder:
+    """Collects the events of an answer that is not streamed, and writes it."""
+
+    def __init__(
+        self, *, request: InferenceRequest, response_id: str, created: int, model: str, wish: DraftWish
+    ) -> None:
+        self._request = request
+        self._response_id = response_id
+        self._created = created
+        self._model = model
+        self._wish = wish
+        self._pieces: list[str] = []
+        self._finish_reason = ""
+        self._usage: Usage | None = None
+        self._whole: WholeAnswer | None = None
+        self._draft: dict[str, Any] = {}
+
+    def add(self, event: Event) -> None:
+        """Take in the next event."""
+        match event:
+            case WholeAnswer():
+                self._whole = event
+            case TextDelta():
+                self._pieces.append(event.text)
+            case Finished():
+                self._finish_reason = event.reason
+            case UsageReported():
+                self._usage = event.usage
+            case DraftCompleted() | DraftJudged():
+                self._draft.update(_draft_fields(event), text=event.text)
+            case DraftText() | Idle():
+                pass
+            case Relayed():
+                raise InternalError("stream events were given for a request that is not streamed")
+
+    def body(self) -> bytes:
+        """The response's body. A backend's own body passes as it came, but for a draft that the client asked for."""
+        draft = self._draft if self._wish is DraftWish.FRAMES else {}
+        if self._whole is None:
+            return _ENCODER.encode(self._own_answer() | ({"draft": draft} if draft else {}))
+        if not draft:
+            return self._whole.body
+        fields = _RAW_FIELDS.decode(self._whole.body)
+        fields["draft"] = msgspec.Raw(_ENCODER.encode(draft))
+        return _ENCODER.encode(fields)
+
+    def _own_answer(self) -> dict[str, Any]:
+        if not self._finish_reason:
+            raise InternalError("the answer ended without a finish reason")
+        message = {"role": "assistant", "content": "".join(self._pieces), "refusal": None}
+        answer: dict[str, Any] = {
+            "id": self._response_id,
+            "object": "chat.completion",
+            "created": self._created,
+            "model": self._model,
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": self._finish_reason}],
+        }
+        if self._usage is not None:
+            answer["usage"] = encode_usage(self._usage)
+        return answer
+
+
+def encode_models(names: Iterable[str], created: int) -> bytes:
+    """The list of the models that a client may name; `created` in Unix seconds."""
+    models = [{"id": name, "object": "model", "created": created, "owned_by": "firstdraft"} for name in names]
+    return _ENCODER.encode({"object": "list", "data": models})
+
+
+def encode_usage(usage: Usage) -> dict[str, Any]:
+    """Usage as OpenAI writes it."""
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_input_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }
+
+
+def _id_of(data: bytes) -> str:
+    """The id in the first event of `data`; empty when there is none."""
+    try:
+        return _IDENTIFIED.decode(data[len(b"data: ") :].partition(b"\n")[0]).id
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+
+
+def _draft_fields(event: DraftText | DraftCompleted | DraftJudged) -> dict[str, Any]:
+    """The members of the `draft` object after `seq`; the text is only in pieces of a draft."""
+    match event:
+        case DraftText():
+            return {"text": event.text, "state": DraftState.PARTIAL, "model": event.model}
+        case DraftCompleted():
+            more: dict[str, Any] = {"ttft_s": round(event.ttft_s, 6), "tokens": event.tokens}
+            if event.confidence is not None:
+                more = {"confidence": round(event.confidence, 6), **more}
+            return {"text": "", "state": DraftState.COMPLETE, "model": event.model, **more}
+        case DraftJudged():
+            more = {} if event.similarity is None else {"similarity": round(event.similarity, 6)}
+            return {"text": "", "state": event.state, "model": event.model, **more}

@@ -1,0 +1,208 @@
+"""A chat request: from a client's body to the canonical request, and from that to a backend's body.
+
+A body is read three times by msgspec, which is cheaper than keeping one tree apart by hand: once whole (the rules of
+`json_body`), once typed for what the gateway reads, once as `dict[str, Raw]` for what it only passes on. A backend gets
+that last form written out again, never the bytes that came in.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Raw
+
+from gateway.errors import InvalidRequest
+from gateway.inference.deployment import Deployment
+from gateway.inference.request import DraftWish, InferenceRequest, Sampling
+from gateway.wire.json_body import read_object
+from gateway.wire.openai_chat_messages import Conversation, refuse_lookalikes, wrong_type
+
+_RAW_FIELDS = msgspec.json.Decoder(dict[str, Raw])
+_ENCODER = msgspec.json.Encoder()
+_PATH = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
+
+LENGTH_FIELDS = frozenset({"max_tokens", "max_completion_tokens", "n_predict", "max_new_tokens", "max_output_tokens"})
+"""Fields that some backend takes for the answer's limit. When the gateway sets the limit, all but
+one are dropped, because each of them would lift it (llama-server prefers `n_predict` to `max_tokens`)."""
+
+_SHAPED_FIELDS = frozenset(
+    {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "grammar", "json_schema"}
+)
+"""Fields by which vLLM, SGLang and llama-server take a schema or grammar for the answer."""
+
+Tokens = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+StopText = Annotated[str, Meta(max_length=4096)]
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _ResponseFormat(msgspec.Struct):
+    type: str
+
+
+class _Body(msgspec.Struct):
+    """What the gateway reads of a body. Null stands for "not given" everywhere, as SDKs send it."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    messages: Annotated[list[dict[str, Any]], Meta(min_length=1)]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    stop: StopText | Annotated[list[StopText], Meta(max_length=64)] | None = None
+    tools: list[dict[str, Any]] | None = None
+    functions: list[dict[str, Any]] | None = None
+    response_format: _ResponseFormat | None = None
+    logprobs: bool | int | None = None
+    top_logprobs: int | None = None
+    metadata: dict[str, str] | None = None
+
+
+_KNOWN = frozenset(_Body.__struct_fields__) | LENGTH_FIELDS | _SHAPED_FIELDS | {"draft", "tool_choice", "prediction"}
+
+_NO_PROMPT = (
+    frozenset(_Body.__struct_fields__) - {"tools", "functions", "response_format"}
+    | LENGTH_FIELDS
+    | {
+        "logit_bias",
+        "modalities",
+        "parallel_tool_calls",
+        "prompt_cache_key",
+        "reasoning_effort",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "tool_choice",
+        "top_k",
+        "user",
+        "verbosity",
+    }
+)
+"""Fields that never become input tokens (messages are counted apart). All others count, known or not."""
+
+
+def decode_request(body: bytes) -> InferenceRequest:
+    """The request in a client's body.
+
+    Raises:
+        InvalidRequest: not a JSON object, or a field is wrong; `param` is its path where there is one.
+    """
+    value = read_object(body)
+    refuse_lookalikes(value, _KNOWN)
+    draft = _draft_wish(value.get("draft"))
+    read = _typed(value)
+    fields = _RAW_FIELDS.decode(body)
+    fields.pop("draft", None)
+    conversation = Conversation()
+    for message in read.messages:
+        conversation.add(message)
+    limit_field, limit = _limit(read)
+    return InferenceRequest(
+        surface="chat",
+        model=read.model,
+        messages=tuple(conversation.messages),
+        fields=fields,
+        stream=bool(read.stream),
+        include_usage=read.stream_options is not None and bool(read.stream_options.include_usage),
+        max_tokens=limit,
+        max_tokens_field=limit_field,
+        n=read.n or 1,
+        sampling=_sampling(read),
+        tools=bool(read.tools or read.functions),
+        json_output=_is_shaped(read, value),
+        images=conversation.images,
+        audio=conversation.audio,
+        logprobs=bool(read.logprobs or read.top_logprobs),
+        draft=draft,
+        metadata=read.metadata or {},
+        prompt_bytes=conversation.prompt_bytes + sum(len(raw) for key, raw in fields.items() if key not in _NO_PROMPT),
+    )
+
+
+def encode_request(request: InferenceRequest, deployment: Deployment, *, max_tokens: int | None) -> bytes:
+    """The body for `deployment`: model and limits rewritten, usage asked for on streams, all else byte for byte.
+
+    `max_tokens` is the answer's limit; None leaves what the client said.
+    """
+    fields = dict(request.fields)
+    fields["model"] = Raw(_ENCODER.encode(deployment.model))
+    if max_tokens is not None:
+        kept = request.max_tokens_field or deployment.backend.max_tokens_field
+        for name in LENGTH_FIELDS & fields.keys() - {kept}:
+            del fields[name]
+        fields[kept] = Raw(b"%d" % max_tokens)
+    if request.stream:
+        options = fields.get("stream_options")
+        members = _RAW_FIELDS.decode(options) if options is not None and bytes(options) != b"null" else {}
+        members["include_usage"] = Raw(b"true")
+        fields["stream_options"] = Raw(_ENCODER.encode(members))
+    return _ENCODER.encode(fields)
+
+
+def _typed(value: dict[str, Any]) -> _Body:
+    try:
+        return msgspec.convert(value, _Body)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from None
+
+
+def _invalid(message: str) -> InvalidRequest:
+    """Take the path out for `param`: msgspec says it in its sentence and nowhere else."""
+    found = _PATH.match(message)
+    what, path = (found["what"], found["path"]) if found else (message, None)
+    if path is None:
+        missing = re.search(r"required field `(\w+)`", what)
+        return InvalidRequest(f"Invalid body: {what}", param=missing[1] if missing else None)
+    param = path.removesuffix("[...]")
+    return InvalidRequest(f"Invalid value for '{param}': {what}", param=param)
+
+
+def _draft_wish(value: object) -> DraftWish | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise wrong_type("draft", "'off', 'frames' or 'reasoning'", value)
+    try:
+        return DraftWish(value)
+    except ValueError:
+        raise InvalidRequest("Invalid value for 'draft': use 'off', 'frames' or 'reasoning'", param="draft") from None
+
+
+LimitField = Literal["max_completion_tokens", "max_tokens"]
+
+
+def _limit(read: _Body) -> tuple[LimitField | None, int | None]:
+    if read.max_completion_tokens is not None:
+        return "max_completion_tokens", read.max_completion_tokens
+    if read.max_tokens is not None:
+        return "max_tokens", read.max_tokens
+    return None, None
+
+
+def _sampling(read: _Body) -> Sampling:
+    stop = read.stop or ()
+    return Sampling(
+        temperature=read.temperature,
+        top_p=read.top_p,
+        seed=read.seed,
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        presence_penalty=read.presence_penalty,
+        frequency_penalty=read.frequency_penalty,
+    )
+
+
+def _is_shaped(read: _Body, value: dict[str, Any]) -> bool:
+    if read.response_format is not None and read.response_format.type != "text":
+        return True
+    return any(value[key] is not None for key in _SHAPED_FIELDS & value.keys())
