@@ -2,9 +2,9 @@
 
 Frames are written for the SDKs as they are, not as they should be. So there is never an `event:` name, `id:` or
 `retry:` line, an event without data, `choices: []` before the usage, `index: 1` of the gateway's own making, an extra
-key inside `delta` (but `reasoning_content`, where it was asked for), or a top-level key named `event`, `error`, `chunk`,
-`type` or `timings`. A draft frame is an ordinary chunk with an empty delta and one more top-level object. `draft.text`
-is the next piece in a `partial` frame and empty in all others, so that a client may simply add up what it gets.
+key inside `delta` (but `reasoning_content`, where it was asked for), or a top-level key named `event`, `error`,
+`chunk`, `type` or `timings`. A draft frame is an ordinary chunk with an empty delta and one more top-level object.
+`draft.text` is the next piece in a `partial` frame and empty in all others, so that a client may simply add up what it gets.
 
 All chunks of one answer have one id. Whichever goes out first sets it: a backend's chunks after a draft frame get the
 gateway's id, a frame after a backend's chunk takes that chunk's id. Without drafts the backend's bytes stay untouched.
@@ -121,11 +121,11 @@ class StreamEncoder:
             if not theirs or theirs == self._response_id:
                 self._backend_ids = ()
             else:
-                old, new = _ENCODER.encode(theirs), _ENCODER.encode(self._response_id)
+                their, our = _ENCODER.encode(theirs), _ENCODER.encode(self._response_id)
                 # A quote inside a JSON string is escaped: these bytes can only be a member named `id`.
-                self._backend_ids = tuple((key + old, key + new) for key in (b'"id":', b'"id": '))
-        for theirs, ours in self._backend_ids:
-            data = data.replace(theirs, ours)
+                self._backend_ids = tuple((key + their, key + our) for key in (b'"id":', b'"id": '))
+        for old, new in self._backend_ids:
+            data = data.replace(old, new)
         return data
 
     # --- the draft --------------------------------------------------------------------------------------------
