@@ -4,7 +4,7 @@ Frames are written for the SDKs as they are, not as they should be. So there is 
 `retry:` line, an event without data, `choices: []` before the usage, `index: 1` of the gateway's own making, an extra
 key inside `delta` (but `reasoning_content`, where it was asked for), or a top-level key named `event`, `error`,
 `chunk`, `type` or `timings`. A draft frame is an ordinary chunk with an empty delta and one more top-level object.
-`draft.text` is the next piece in a `partial` frame and empty in all others, so that a client may simply add up what it gets.
+`draft.text` is the next piece in a `partial` frame and empty in all others, so that a client may add up what it gets.
 
 All chunks of one answer have one id. Whichever goes out first sets it: a backend's chunks after a draft frame get the
 gateway's id, a frame after a backend's chunk takes that chunk's id. Without drafts the backend's bytes stay untouched.
