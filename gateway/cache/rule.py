@@ -1,0 +1,16 @@
+"""What a route says about caching: pure data, so that `policy` can hold it without reaching the store."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class CacheRule(msgspec.Struct, frozen=True, kw_only=True):
+    """Compiled from a route's `cache:`."""
+
+    ttl_s: float
+    """How long an answer is kept, in seconds, over 0."""
+    shared: bool = False
+    """An answer given to one tenant may be given to another."""
+    any_temperature: bool = False
+    """Cache although the temperature is not 0."""

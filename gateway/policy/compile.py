@@ -1,0 +1,61 @@
+"""A checked document -> a `CompiledPolicy`. Cross-references, conditions and masks are settled here, once.
+
+The types of a compiled policy stand in `compiled` and can be imported from here as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from gateway.policy.compile_backends import PlacesCompiler
+from gateway.policy.compile_rules import RulesCompiler
+from gateway.policy.compile_tenants import TenantsCompiler
+from gateway.policy.compiled import CompiledPolicy, Constraint, DraftRule, Mode, Route, TenantPolicy
+from gateway.policy.document import Document
+from gateway.policy.environment import Environment
+from gateway.policy.expressions import Conditions
+from gateway.policy.mistakes import Mistakes
+from gateway.policy.validate import validate
+
+__all__ = ["CompiledPolicy", "Constraint", "DraftRule", "Mode", "Route", "TenantPolicy", "compile_policy"]
+
+_VERSION_LENGTH = 12
+
+
+def compile_policy(document: Document, environment: Environment, mistakes: Mistakes) -> CompiledPolicy:
+    """Compile `document`.
+
+    Raises:
+        PolicyError: it has mistakes, those noted before included.
+    """
+    specs = validate(document, mistakes)
+    places = PlacesCompiler(document, environment, mistakes).compile(specs)
+    rules = RulesCompiler(document, places, mistakes)
+    constraints, routes = rules.constraints(specs), rules.routes(specs)
+    tenants = TenantsCompiler(document, mistakes)
+    tenant_policies = tenants.compile(specs)
+    mistakes.raise_any()
+    return CompiledPolicy(
+        version=_version(document, environment),
+        backends=places.backends,
+        deployments=places.deployments,
+        models=places.models,
+        routes=routes,
+        constraints=constraints,
+        conditions=Conditions(rules.compiler, rules.conditions),
+        tenants=tenant_policies,
+        keys=tenants.keys,
+        keyless_tenant=tenants.keyless,
+        edge=places.edge,
+        edge_model=places.edge_model,
+        positions={name: position for position, name in enumerate(places.deployments)},
+        watched=frozenset(environment.files),
+    )
+
+
+def _version(document: Document, environment: Environment) -> str:
+    """Of the files and of what their variables stood for; secrets are left out, so that no hash of one is shown."""
+    digest = hashlib.sha256(document.digest)
+    for reference, value in sorted(environment.expanded.items()):
+        digest.update(f"{reference}\0{value}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:_VERSION_LENGTH]

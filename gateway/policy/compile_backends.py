@@ -1,0 +1,217 @@
+"""Specs of backends and models -> `Backend` and `Deployment`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, urlsplit
+
+from gateway.inference.deployment import FREE, Backend, Deployment, Price, Secret, Timeouts
+from gateway.policy.document import Document
+from gateway.policy.environment import Environment
+from gateway.policy.mistakes import Mistakes, suggestion
+from gateway.policy.schema import BackendSpec, DeploymentSpec, PriceSpec
+from gateway.policy.validate import Specs
+from gateway.policy.yaml_file import Path
+
+EDGE_REGION = "local"
+DEFAULT_MAX_OUTPUT_TOKENS = 4_096
+
+
+@dataclass(slots=True)
+class Places:
+    """Where requests can be answered, while a policy is compiled."""
+
+    backends: dict[str, Backend] = field(default_factory=dict)
+    deployments: dict[str, Deployment] = field(default_factory=dict)
+    models: dict[str, tuple[Deployment, ...]] = field(default_factory=dict)
+    edge: Deployment | None = None
+    edge_model: str | None = None
+    edge_named: bool = False
+    """There is an edge backend, be it a broken one."""
+
+
+class PlacesCompiler:
+    """Compiles backends first, then the deployments of each model."""
+
+    def __init__(self, document: Document, environment: Environment, mistakes: Mistakes) -> None:
+        self._document = document
+        self._environment = environment
+        self._mistakes = mistakes
+
+    def compile(self, specs: Specs) -> Places:
+        """What `specs` say, without what is broken in them."""
+        places = Places(edge_named=any(spec.type == "edge" for spec in specs.backends.values()))
+        for name, spec in specs.backends.items():
+            backend = self._edge(name, spec, places) if spec.type == "edge" else self._remote(name, spec)
+            if backend is not None:
+                places.backends[name] = backend
+        for name, entries in specs.models.items():
+            found = [self._deployment(path, spec, places) for path, spec in entries]
+            places.models[name] = tuple(deployment for deployment in found if deployment is not None)
+            self._refuse_repeated(name, entries, places.models[name])
+        if places.edge is not None:
+            places.edge = places.deployments.setdefault(places.edge.id, places.edge)
+        return places
+
+    def _edge(self, name: str, spec: BackendSpec, places: Places) -> Backend | None:
+        path: Path = ("backends", name)
+        if places.edge is not None:
+            self._add(path, f"one gateway has one edge, and that is `{places.edge.backend.name}`; remove one", key=True)
+            return None
+        for field_name in ("base_url", "api_key"):
+            if getattr(spec, field_name) is not None:
+                self._add((*path, field_name), f"the edge has no `{field_name}`; remove it", key=True)
+        if spec.model is None:
+            self._add(path, "`model` is missing: what the edge loads, as in smollm2-135m-instruct", key=True)
+            return None
+        model = self._text((*path, "model"), spec.model)
+        if not model:
+            return None
+        backend = self._backend(name, spec, base_url="", api_key=None, region=self._region(path, spec) or EDGE_REGION)
+        shown = model.rstrip("/").rpartition("/")[2].removesuffix(".gguf") or model
+        places.edge_model = model
+        places.edge = Deployment(
+            id=f"{name}/{shown}", backend=backend, model=shown, price=FREE, tools=False, images=False, json_output=False
+        )
+        return backend
+
+    def _remote(self, name: str, spec: BackendSpec) -> Backend | None:
+        path: Path = ("backends", name)
+        if spec.model is not None:
+            self._add((*path, "model"), "only the edge has its model here; others have it in `models`", key=True)
+        api_key = self._secret((*path, "api_key"), spec.api_key)
+        region = self._region(path, spec)
+        if spec.base_url is None:
+            self._add(path, "`base_url` is missing, as in https://api.example.com/v1", key=True)
+            return None
+        base_url = self._base_url((*path, "base_url"), spec.base_url)
+        return self._backend(name, spec, base_url=base_url, api_key=api_key, region=region) if base_url else None
+
+    def _backend(self, name: str, spec: BackendSpec, *, base_url: str, api_key: Secret | None, region: str) -> Backend:
+        given = {f"{key}_s": seconds for key, seconds in spec.timeouts.model_dump(exclude_none=True).items()}
+        return Backend(
+            name=name,
+            type=spec.type,
+            base_url=base_url,
+            api_key=api_key,
+            region=region,
+            compliance=frozenset(spec.compliance),
+            timeouts=Timeouts(**given),
+            concurrency=spec.concurrency,
+            max_tokens_field=spec.max_tokens_field,
+        )
+
+    def _base_url(self, path: Path, written: str) -> str:
+        url = self._text(path, written).rstrip("/")
+        if not url:
+            return ""
+        parts = _url_parts(url)
+        if parts is None:
+            self._add(path, "expected an http:// or https:// URL, as in https://api.example.com/v1")
+        elif parts.username is not None or parts.password is not None:
+            self._add(path, "a URL must not hold a password; use `api_key: ${NAME}`")
+        elif parts.query or parts.fragment:
+            self._add(path, "a base URL has no ? and no #")
+        else:
+            return url
+        return ""
+
+    def _deployment(self, path: Path, spec: DeploymentSpec, places: Places) -> Deployment | None:
+        backend = places.backends.get(spec.backend)
+        if backend is None:
+            if spec.backend not in self._document.mappings["backends"]:
+                known = self._document.mappings["backends"]
+                self._add((*path, "backend"), f"there is no backend `{spec.backend}`{suggestion(spec.backend, known)}")
+            return None
+        edge = places.edge if backend.type == "edge" else None
+        model = edge.model if edge else self._remote_model(path, spec)
+        if edge and spec.model is not None and spec.model not in {edge.model, places.edge_model}:
+            self._add((*path, "model"), f"the edge loads `{edge.model}`; leave `model` out, or change it in `backends`")
+        price = self._price(path, spec, is_edge=edge is not None)
+        if spec.context_tokens and spec.max_output_tokens and spec.max_output_tokens >= spec.context_tokens:
+            self._add((*path, "max_output_tokens"), "leaves no room for a prompt in `context_tokens`")
+        if not model or price is None:
+            return None
+        deployment = Deployment(
+            id=f"{backend.name}/{model}",
+            backend=backend,
+            model=model,
+            price=price,
+            context_tokens=spec.context_tokens,
+            max_output_tokens=_max_output_tokens(spec),
+            tools=spec.tools and not edge,
+            images=spec.images and not edge,
+            json_output=spec.json_output and not edge,
+        )
+        known_one = places.deployments.setdefault(deployment.id, deployment)
+        if known_one != deployment:
+            self._add(path, f"`{deployment.id}` is described differently in another place; say the same in both")
+        return known_one
+
+    def _remote_model(self, path: Path, spec: DeploymentSpec) -> str:
+        if spec.model is None:
+            self._add(path, f"`model` is missing: the name that `{spec.backend}` knows it by")
+            return ""
+        return self._text((*path, "model"), spec.model)
+
+    def _price(self, path: Path, spec: DeploymentSpec, *, is_edge: bool) -> Price | None:
+        if spec.price is not None:
+            return _price_of(spec.price)
+        if is_edge:
+            return FREE
+        self._add(path, "`price` is missing: `{input: 0.25, output: 0.75}` in US dollars for 1M tokens, or `free`")
+        return None
+
+    def _refuse_repeated(
+        self, name: str, entries: list[tuple[Path, DeploymentSpec]], found: tuple[Deployment, ...]
+    ) -> None:
+        if len(found) == len(entries):
+            for index, deployment in enumerate(found):
+                if deployment in found[:index]:
+                    self._add(entries[index][0], f"`{deployment.id}` stands twice in `{name}`")
+
+    def _region(self, path: Path, spec: BackendSpec) -> str:
+        return self._text((*path, "region"), spec.region) if spec.region is not None else ""
+
+    def _text(self, path: Path, written: str) -> str:
+        try:
+            expanded = self._environment.text(written).strip()
+        except ValueError as problem:
+            self._add(path, str(problem))
+            return ""
+        if not expanded:
+            self._add(path, f"`{path[-1]}` is empty")
+        return expanded
+
+    def _secret(self, path: Path, written: str | None) -> Secret | None:
+        try:
+            return self._environment.secret(written) if written is not None else None
+        except ValueError as problem:
+            self._add(path, str(problem))
+            return None
+
+    def _add(self, path: Path, message: str, *, key: bool = False) -> None:
+        mark = self._document.name_mark(path) if key else self._document.mark(path)
+        self._mistakes.add(mark, message)
+
+
+def _url_parts(url: str) -> SplitResult | None:
+    """The parts of an HTTP URL; None when it is none."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return parts if usable and url.isprintable() and " " not in url else None
+
+
+def _price_of(spec: PriceSpec) -> Price:
+    cached = spec.input if spec.cached_input is None else spec.cached_input
+    return Price(input_nanousd=spec.input, output_nanousd=spec.output, cached_input_nanousd=cached)
+
+
+def _max_output_tokens(spec: DeploymentSpec) -> int:
+    """What is reserved when the client gives no limit: by itself never more than half of the context."""
+    if spec.max_output_tokens is not None:
+        return spec.max_output_tokens
+    return min(DEFAULT_MAX_OUTPUT_TOKENS, max(1, (spec.context_tokens or 2 * DEFAULT_MAX_OUTPUT_TOKENS) // 2))

@@ -1,0 +1,192 @@
+"""Specs of constraints and routes -> `Constraint` and `Route`, with their conditions checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gateway.cache.rule import CacheRule
+from gateway.inference.deployment import Deployment
+from gateway.inference.request import DraftWish
+from gateway.policy.compile_backends import Places
+from gateway.policy.compiled import Constraint, DraftRule, Mode, Objectives, Route, objection
+from gateway.policy.document import Document
+from gateway.policy.expressions import Compiler, Condition, ExpressionError
+from gateway.policy.mistakes import Mistakes, suggestion
+from gateway.policy.schema import ConstraintSpec, RequireSpec, RouteSpec
+from gateway.policy.validate import Specs
+from gateway.policy.yaml_file import Path
+
+_NOT_YET = {
+    "cascade": "mode cascade is not available yet: use draft_refine, or edge_only with a fallback",
+    "hedge": "mode hedge is not available yet: use cloud_only with a fallback",
+}
+
+
+class RulesCompiler:
+    """Compiles constraints and routes; `conditions` collects what they need evaluated."""
+
+    def __init__(self, document: Document, places: Places, mistakes: Mistakes) -> None:
+        self.conditions: list[Condition] = []
+        self.compiler = Compiler()
+        self._document = document
+        self._places = places
+        self._mistakes = mistakes
+        self._positions: dict[str, int] = {}
+
+    def constraints(self, specs: Specs) -> tuple[Constraint, ...]:
+        """All constraints, in the order of the files."""
+        self._refuse_repeated_names((path, spec.name) for path, spec in specs.constraints)
+        found = (self._constraint(path, spec) for path, spec in specs.constraints)
+        return tuple(constraint for constraint in found if constraint is not None)
+
+    def _constraint(self, path: Path, spec: ConstraintSpec) -> Constraint | None:
+        usable, when, constant = self._when(path, spec.when)
+        if constant is False:
+            self._add((*path, "when"), "this is never true, so the constraint never applies")
+        if not usable:
+            return None
+        regions, compliance = tuple(spec.require.region or ()), tuple(spec.require.compliance or ())
+        return Constraint(
+            name=spec.name,
+            source=spec.when or "",
+            when=when,
+            regions=regions,
+            compliance=compliance,
+            allowed=self._allowed(spec.require),
+        )
+
+    def _allowed(self, require: RequireSpec) -> int:
+        regions, compliance = tuple(require.region or ()), tuple(require.compliance or ())
+        mask = 0
+        for position, deployment in enumerate(self._places.deployments.values()):
+            if not objection(deployment.backend, regions, compliance):
+                mask |= 1 << position
+        return mask
+
+    def routes(self, specs: Specs) -> tuple[Route, ...]:
+        """All routes, in the order of the files."""
+        self._refuse_repeated_names((path, spec.name) for path, spec in specs.routes)
+        routes = []
+        matches_all, seen = "", dict[str, str]()
+        for path, spec in specs.routes:
+            usable, when, constant = self._when(path, spec.when)
+            if matches_all:
+                self._add((*path, "name"), f"never reached: route `{matches_all}` above matches every request")
+            elif constant is False:
+                self._add((*path, "when"), "this is never true, so the route never matches")
+            condition = " ".join((spec.when or "").split())
+            if condition and condition in seen and not matches_all:
+                self._add((*path, "when"), f"never reached: route `{seen[condition]}` above has the same condition")
+            seen.setdefault(condition, spec.name)
+            if usable and when is None:
+                matches_all = matches_all or spec.name
+            route = self._route(path, spec, when)
+            if route is not None and usable:
+                routes.append(route)
+        if not self._document.lists["routes"]:
+            mark = self._document.mark(())
+            self._mistakes.add(
+                mark, "no routes: nothing would be served; add `routes: [{name: all, mode: cloud_only}]`"
+            )
+        return tuple(routes)
+
+    def _route(self, path: Path, spec: RouteSpec, when: int | None) -> Route | None:
+        if spec.mode in _NOT_YET:
+            self._add((*path, "mode"), _NOT_YET[spec.mode])
+        if spec.retrieval is not None:
+            self._add((*path, "retrieval"), "retrieval is not available yet: leave it out", key=True)
+        if spec.mode == "edge_only" and not self._places.edge_named:
+            self._add((*path, "mode"), "edge_only needs an edge: add a backend with `type: edge`")
+        if spec.when_budget_is_spent == "edge_only" and not self._places.edge_named:
+            self._add((*path, "when_budget_is_spent"), "edge_only needs an edge: add a backend with `type: edge`")
+        primary = self._deployments((*path, "models"), spec.models)
+        fallback = self._deployments((*path, "fallback"), spec.fallback)
+        draft = self._draft(path, spec)
+        optimize = spec.optimize
+        return Route(
+            name=spec.name,
+            source=spec.when or "",
+            when=when,
+            mode=Mode(spec.mode),
+            models=tuple(spec.models),
+            primary=primary if spec.models else None,
+            fallback=fallback,
+            # Without a word about it, the order in which models.yaml names them decides.
+            weight_latency=optimize.latency if optimize else 1.0,
+            weight_cost=optimize.cost if optimize else 0.0,
+            objectives=Objectives(
+                final_first_token_s=spec.objectives.final_first_token,
+                cost_per_request_nanousd=spec.objectives.cost_per_request,
+            ),
+            draft=draft,
+            cache=_cache_rule(spec),
+            when_spent=spec.when_budget_is_spent,
+        )
+
+    def _deployments(self, path: Path, names: list[str]) -> tuple[Deployment, ...]:
+        """The deployments of these public models, each once, in order."""
+        found: dict[str, Deployment] = {}
+        for index, name in enumerate(names):
+            if name not in self._document.mappings["models"]:
+                known = self._document.mappings["models"]
+                self._add((*path, index), f"there is no model `{name}`{suggestion(name, known)}")
+            if name in names[:index]:
+                self._add((*path, index), f"`{name}` stands here twice")
+            for deployment in self._places.models.get(name, ()):
+                found.setdefault(deployment.id, deployment)
+        return tuple(found.values())
+
+    def _draft(self, path: Path, spec: RouteSpec) -> DraftRule:
+        model = spec.draft.model
+        if model is not None:
+            at = (*path, "draft", "model")
+            if model not in self._document.mappings["models"]:
+                known = self._document.mappings["models"]
+                self._add(at, f"there is no model `{model}`{suggestion(model, known)}")
+            elif model in self._places.models and not any(d.is_edge for d in self._places.models[model]):
+                self._add(at, f"`{model}` has no deployment on the edge, and only the edge drafts")
+        if spec.mode != "draft_refine" and "draft" in spec.model_fields_set:
+            self._add((*path, "draft"), f"mode {spec.mode} makes no draft; use draft_refine, or remove this", key=True)
+        return DraftRule(
+            deployment=self._places.edge,
+            max_tokens=spec.draft.max_tokens,
+            default=DraftWish(spec.draft.default),
+            allow=spec.draft.allow,
+        )
+
+    def _when(self, path: Path, source: str | None) -> tuple[bool, int | None, bool | None]:
+        """Whether the condition can be used, its position (None: always true), and its value if it is constant."""
+        if source is None:
+            return True, None, None
+        try:
+            condition = self.compiler.compile(source)
+        except ExpressionError as problem:
+            mark = self._document.mark((*path, "when"))
+            for complaint in problem.complaints:
+                self._mistakes.add(mark.inside(complaint.line, complaint.column), f"`when`: {complaint.message}")
+            return False, None, None
+        if condition.constant is True:
+            return True, None, True
+        position = self._positions.get(source)
+        if position is None:
+            position = self._positions[source] = len(self.conditions)
+            self.conditions.append(condition)
+        return True, position, condition.constant
+
+    def _refuse_repeated_names(self, named: Iterable[tuple[Path, str]]) -> None:
+        first: dict[str, Path] = {}
+        for path, name in named:
+            if name in first:
+                mark = self._document.mark((*first[name], "name"))
+                self._add((*path, "name"), f"`{name}` is named twice; first at {mark.file}:{mark.line}")
+            first.setdefault(name, path)
+
+    def _add(self, path: Path, message: str, *, key: bool = False) -> None:
+        mark = self._document.name_mark(path) if key else self._document.mark(path)
+        self._mistakes.add(mark, message)
+
+
+def _cache_rule(spec: RouteSpec) -> CacheRule | None:
+    if spec.cache is None:
+        return None
+    return CacheRule(ttl_s=spec.cache.ttl, shared=spec.cache.shared, any_temperature=spec.cache.temperature == "any")

@@ -1,0 +1,152 @@
+"""A policy after compilation: everything that depends on policy alone is settled in here. All of it is immutable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from gateway.budgets.limit import Limit, Rate
+from gateway.cache.rule import CacheRule
+from gateway.inference.deployment import Backend, Deployment
+from gateway.inference.request import DraftWish
+from gateway.policy.expressions import Conditions
+from gateway.tenants.tenant import Tenant
+
+
+class Mode(StrEnum):
+    """How a request is served."""
+
+    EDGE_ONLY = "edge_only"
+    CLOUD_ONLY = "cloud_only"
+    CASCADE = "cascade"
+    DRAFT_REFINE = "draft_refine"
+    HEDGE = "hedge"
+
+
+WhenSpent = Literal["reject", "edge_only", "cheapest"]
+WhenStoreIsGone = Literal["closed", "open"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint:
+    """A rule that narrows. `when` is the position of its condition, None when it always applies."""
+
+    name: str
+    source: str
+    when: int | None
+    regions: tuple[str, ...]
+    """One of these must match; a pattern may end in `*`. Empty: any region."""
+    compliance: tuple[frozenset[str], ...]
+    """Of each of these one term must be there."""
+    allowed: int
+    """Bit i is set when the deployment at `CompiledPolicy.positions[id] == i` passes."""
+
+    def objection(self, deployment: Deployment) -> str:
+        """Why `deployment` does not pass, empty when it does."""
+        return objection(deployment.backend, self.regions, self.compliance)
+
+
+def objection(backend: Backend, regions: tuple[str, ...], compliance: tuple[frozenset[str], ...]) -> str:
+    """Why a deployment on `backend` does not meet a requirement, empty when it does.
+
+    A backend without a region is in none: it meets no requirement of a region, not even `*`.
+    """
+    if regions and not any(_in_region(backend.region, pattern) for pattern in regions):
+        return f"region {backend.region or 'unknown'} is not {' or '.join(regions)}"
+    for terms in compliance:
+        if not terms & backend.compliance:
+            return f"it does not have {' or '.join(sorted(terms))}"
+    return ""
+
+
+def _in_region(region: str, pattern: str) -> bool:
+    if not region:
+        return False
+    return region.startswith(pattern[:-1]) if pattern.endswith("*") else region == pattern
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objectives:
+    """Limits that ranking tries to keep."""
+
+    final_first_token_s: float | None = None
+    cost_per_request_nanousd: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftRule:
+    """How a route treats drafts. `deployment` is on the edge; None when the policy has no edge."""
+
+    deployment: Deployment | None
+    max_tokens: int
+    default: DraftWish
+    allow: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A rule that decides how. `when` is the position of its condition, None when it matches always."""
+
+    name: str
+    source: str
+    when: int | None
+    mode: Mode
+    models: tuple[str, ...]
+    primary: tuple[Deployment, ...] | None
+    """The deployments of `models`; None: those of the model that the client named."""
+    fallback: tuple[Deployment, ...]
+    weight_latency: float
+    weight_cost: float
+    objectives: Objectives
+    draft: DraftRule
+    cache: CacheRule | None
+    when_spent: WhenSpent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantPolicy:
+    """A tenant, its keys (name and SHA-256 in hex) and what it may spend."""
+
+    tenant: Tenant
+    keys: tuple[tuple[str, str], ...] = ()
+    limits: tuple[Limit, ...] = ()
+    rate: Rate | None = None
+    when_store_is_gone: WhenStoreIsGone = "closed"
+    keyless: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledPolicy:
+    """A policy that can be used. It never changes; a new one takes its place."""
+
+    version: str
+    """A short hash of the content."""
+    backends: dict[str, Backend]
+    deployments: dict[str, Deployment]
+    """By id; the edge's is in here even when no model names it."""
+    models: dict[str, tuple[Deployment, ...]]
+    routes: tuple[Route, ...]
+    constraints: tuple[Constraint, ...]
+    conditions: Conditions
+    tenants: dict[str, TenantPolicy]
+    keys: dict[str, tuple[str, str]]
+    """SHA-256 of an API key in hex -> names of tenant and key."""
+    keyless_tenant: str | None
+    edge: Deployment | None
+    """The edge's deployment."""
+    edge_model: str | None
+    """What the edge loads, as policy wrote it: a name, a path or `hf://…`."""
+    positions: dict[str, int]
+    """Deployment id -> its bit in `Constraint.allowed`."""
+    watched: frozenset[Path] = field(default=frozenset())
+    """Files outside the policy's own that it was made from (keys named by `file:`)."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many there are of each: for logs, `policy check` and health."""
+        return {
+            name: len(getattr(self, name))
+            for name in ("backends", "deployments", "models", "routes", "constraints", "tenants", "keys")
+        }

@@ -1,0 +1,138 @@
+"""All YAML files of a policy folder, merged into one document. Any file may hold any section."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+from gateway.policy.mistakes import Mark, Mistakes, suggestion
+from gateway.policy.yaml_file import MOST_BYTES, Path, Tree, read_tree
+
+MAPPINGS = ("backends", "models", "tenants")
+LISTS = ("constraints", "routes")
+SECTIONS = (*MAPPINGS, *LISTS)
+MOST_FILES = 200
+_MAKE_ONE = "; `firstdraft init DIR` writes a first policy folder"
+
+
+@dataclass(slots=True)
+class Document:
+    """The merged sections: mappings by name, lists in the order of file names, and where everything stands."""
+
+    directory: FilePath
+    mappings: dict[str, dict[str, Any]] = field(default_factory=lambda: {name: {} for name in MAPPINGS})
+    lists: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in LISTS})
+    marks: dict[Path, Mark] = field(default_factory=dict)
+    key_marks: dict[Path, Mark] = field(default_factory=dict)
+    digest: bytes = b""
+    """SHA-256 over the names and contents of the files."""
+
+    def mark(self, path: Path) -> Mark:
+        """Where the value at `path` stands; the nearest place around it when there is none."""
+        for end in range(len(path), 0, -1):
+            found = self.marks.get(path[:end])
+            if found is not None:
+                return found
+        return Mark(str(self.directory))
+
+    def name_mark(self, path: Path) -> Mark:
+        """Where the key of `path` stands; of a list's item, where the item begins."""
+        return self.key_marks.get(path) or self.mark(path)
+
+
+def policy_files(directory: FilePath) -> list[FilePath]:
+    """The folder's own `*.yaml` and `*.yml`, by name; not its subfolders, not hidden files. Raises OSError."""
+    return sorted(
+        entry
+        for entry in directory.iterdir()
+        if entry.suffix in {".yaml", ".yml"} and not entry.name.startswith(".") and entry.is_file()
+    )
+
+
+def read_document(directory: FilePath, mistakes: Mistakes) -> Document:
+    """Read and merge the folder; mistakes are noted, and what could be read is in the document."""
+    document = Document(directory)
+    try:
+        files = policy_files(directory)
+    except OSError as problem:
+        reason = problem.strerror or "cannot be read"
+        mistakes.add(Mark(str(directory)), f"no policy folder: {reason}{_MAKE_ONE}")
+        return document
+    if not files:
+        mistakes.add(Mark(str(directory)), f"no *.yaml in this folder{_MAKE_ONE}")
+    if len(files) > MOST_FILES:
+        mistakes.add(Mark(str(directory)), f"more than {MOST_FILES} policy files")
+    digest = hashlib.sha256()
+    for file in files[:MOST_FILES]:
+        data = _read(file, mistakes)
+        digest.update(f"{file.name}\0{len(data)}\0".encode("utf-8", "surrogateescape") + data)
+        tree = read_tree(str(file), data, mistakes)
+        if tree is not None:
+            _merge(document, tree, mistakes)
+    document.digest = digest.digest()
+    return document
+
+
+def _read(file: FilePath, mistakes: Mistakes) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(MOST_BYTES + 1)
+    except OSError as problem:
+        mistakes.add(Mark(str(file)), f"cannot be read: {problem.strerror}")
+        return b""
+
+
+def _merge(document: Document, tree: Tree, mistakes: Mistakes) -> None:
+    if tree.value is None:
+        return
+    if not isinstance(tree.value, dict):
+        mistakes.add(tree.marks[()], f"a policy file is a mapping with sections ({', '.join(SECTIONS)})")
+        return
+    for section, value in tree.value.items():
+        if section in MAPPINGS:
+            _merge_mapping(document, section, value, tree, mistakes)
+        elif section in LISTS:
+            _merge_list(document, section, value, tree, mistakes)
+        else:
+            mark = tree.key_marks[section,]
+            mistakes.add(mark, f"unknown section `{section}`{suggestion(section, SECTIONS)}")
+
+
+def _merge_mapping(document: Document, section: str, value: object, tree: Tree, mistakes: Mistakes) -> None:
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        mistakes.add(tree.marks[section,], f"`{section}` is a mapping from names to what they mean")
+        return
+    merged = document.mappings[section]
+    named = frozenset(merged)
+    for name in value:
+        if name in named:
+            first = document.key_marks[section, name]
+            mistakes.add(tree.key_marks[section, name], f"`{name}` is named twice; first at {first.file}:{first.line}")
+    merged.update({name: item for name, item in value.items() if name not in named})
+    _take_marks(document, tree, section, without=named)
+
+
+def _merge_list(document: Document, section: str, value: object, tree: Tree, mistakes: Mistakes) -> None:
+    if value is None:
+        return
+    if not isinstance(value, list):
+        mistakes.add(tree.marks[section,], f"`{section}` is a list: each entry begins with `- name: …`")
+        return
+    merged = document.lists[section]
+    _take_marks(document, tree, section, shift=len(merged))
+    merged.extend(value)
+
+
+def _take_marks(
+    document: Document, tree: Tree, section: str, *, shift: int = 0, without: frozenset[str] = frozenset()
+) -> None:
+    for theirs, ours in ((tree.marks, document.marks), (tree.key_marks, document.key_marks)):
+        for path, mark in theirs.items():
+            if len(path) < 2 or path[0] != section or path[1] in without:
+                continue
+            second = path[1] + shift if isinstance(path[1], int) else path[1]
+            ours[section, second, *path[2:]] = mark

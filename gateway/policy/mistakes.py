@@ -1,0 +1,64 @@
+"""Mistakes in a policy folder: where they are, and the nearest right name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gateway.errors import Mistake, PolicyError
+
+MOST_MISTAKES = 200
+"""Reported at once; a file in the wrong format would give thousands."""
+_MOST_NAMES_LISTED = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place in a policy file; lines and columns count from 1, 0 where the file as a whole is meant."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+    text_line: int = 0
+    """Where the text of a scalar begins (behind the quote); 0 where places in the text are no places in the file."""
+    text_column: int = 0
+
+    def inside(self, line: int, column: int) -> Mark:
+        """The place of the text's `line` and `column` (from 1), or of the whole scalar where that is not known."""
+        if not self.text_line:
+            return self
+        first_column = self.text_column if line == 1 or self.text_line != self.line else 1
+        return Mark(self.file, self.text_line + line - 1, first_column + column - 1)
+
+
+class Mistakes:
+    """Collects mistakes, so that a check reports all of them and not the first."""
+
+    def __init__(self) -> None:
+        self.found: list[Mistake] = []
+
+    def add(self, mark: Mark, message: str) -> None:
+        """Note one mistake. The same message at the same place is noted once."""
+        mistake = Mistake(mark.file, mark.line, mark.column, message)
+        if mistake not in self.found and len(self.found) < MOST_MISTAKES:
+            self.found.append(mistake)
+
+    def raise_any(self) -> None:
+        """Raises PolicyError if anything was found."""
+        if self.found:
+            raise PolicyError(self.found)
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """What follows "unknown name `word`": the nearest known name, or a list of those that there are."""
+    names = sorted(set(known))
+    folded = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean `{folded[near[0]]}`?"
+    if not names:
+        return "; there are none"
+    listed = ", ".join(f"`{name}`" for name in names[:_MOST_NAMES_LISTED])
+    more = f" and {len(names) - _MOST_NAMES_LISTED} more" if len(names) > _MOST_NAMES_LISTED else ""
+    return f"; there is {listed}{more}"

@@ -1,0 +1,214 @@
+"""The model of a policy folder: every key that a file may have, and what its value looks like.
+
+Values come out in the gateway's units (seconds, nano-dollars, tokens). What needs more than one entry to judge
+(references, names given twice, conditions) is judged in `compile`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+
+from gateway.budgets.limit import Window
+from gateway.inference.deployment import BackendType
+from gateway.policy import values
+
+Text = Annotated[str, BeforeValidator(values.text)]
+Name = Annotated[str, BeforeValidator(values.name)]
+PlainName = Annotated[str, BeforeValidator(values.plain_name)]
+Flag = Annotated[bool, BeforeValidator(values.flag)]
+Seconds = Annotated[float, BeforeValidator(values.duration_s)]
+Count = Annotated[int, BeforeValidator(values.count)]
+NanoUsd = Annotated[int, BeforeValidator(values.nanousd)]
+Weight = Annotated[float, BeforeValidator(values.weight)]
+Sha256 = Annotated[str, BeforeValidator(values.sha256)]
+Alternatives = Annotated[frozenset[str], BeforeValidator(values.alternatives)]
+RegionPattern = Annotated[str, BeforeValidator(values.region_pattern)]
+
+
+class Spec(BaseModel):
+    """What all entries share: unknown keys are errors, nothing is converted behind the author's back."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class TimeoutsSpec(Spec):
+    """Limits of one attempt, in seconds."""
+
+    connect: Seconds | None = None
+    first_token: Seconds | None = None
+    idle: Seconds | None = None
+    total: Seconds | None = None
+
+
+class BackendSpec(Spec):
+    """Somewhere a request can be answered."""
+
+    type: BackendType
+    model: Text | None = None
+    base_url: Text | None = None
+    api_key: Text | None = None
+    region: Text | None = None
+    compliance: list[PlainName] = []
+    timeouts: TimeoutsSpec = TimeoutsSpec()
+    concurrency: Count | None = None
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+
+
+class PriceSpec(Spec):
+    """Nano-dollars for a million tokens."""
+
+    input: NanoUsd
+    output: NanoUsd
+    cached_input: NanoUsd | None = None
+
+
+def _price(value: object) -> object:
+    if value == "free":
+        return PriceSpec.model_construct(input=0, output=0, cached_input=0)
+    if not isinstance(value, dict):
+        raise ValueError("expected `{input: 0.25, output: 0.75}` in US dollars for 1M tokens, or `free`")  # noqa: TRY004 - as in values
+    return value
+
+
+class DeploymentSpec(Spec):
+    """One model on one backend."""
+
+    backend: PlainName
+    model: Text | None = None
+    price: Annotated[PriceSpec | None, BeforeValidator(_price)] = None
+    context_tokens: Count | None = None
+    max_output_tokens: Count | None = None
+    tools: Flag = True
+    images: Flag = True
+    json_output: Flag = True
+
+
+class RequireSpec(Spec):
+    """What a deployment must have: one of the regions, and of each compliance entry one of its alternatives."""
+
+    region: list[RegionPattern] | None = None
+    compliance: list[Alternatives] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> RequireSpec:
+        if not self.region and not self.compliance:
+            raise ValueError("`require` asks for nothing; name a `region` or a `compliance` term")
+        return self
+
+
+class ConstraintSpec(Spec):
+    """A rule that only narrows where a request may go."""
+
+    name: PlainName
+    when: Text | None = None
+    require: RequireSpec
+
+
+class OptimizeSpec(Spec):
+    """Weights for ranking what the constraints left."""
+
+    latency: Weight = 0.0
+    cost: Weight = 0.0
+
+
+class ObjectivesSpec(Spec):
+    """Limits that ranking tries to keep."""
+
+    final_first_token: Seconds | None = None
+    cost_per_request: NanoUsd | None = None
+
+
+def _temperature(value: object) -> object:
+    if value != "any":
+        raise ValueError("expected `any`; without this key only answers at temperature 0 are cached")
+    return value
+
+
+class CacheSpec(Spec):
+    """Which answers are kept, and for how long."""
+
+    ttl: Seconds
+    shared: Flag = False
+    temperature: Annotated[Literal["any"] | None, BeforeValidator(_temperature)] = None
+
+
+def _draft_default(value: object) -> object:
+    # YAML 1.1 takes a plain `off` for a boolean; here it can only mean the word.
+    return str(value) if isinstance(value, str) else value
+
+
+class DraftSpec(Spec):
+    """Whether, how long and how a draft is made."""
+
+    model: Name | None = None
+    max_tokens: Count = 128
+    default: Annotated[Literal["off", "frames", "reasoning"], BeforeValidator(_draft_default)] = "off"
+    allow: Flag = True
+
+
+class RouteSpec(Spec):
+    """How a request is served. The first route that matches decides."""
+
+    name: PlainName
+    when: Text | None = None
+    mode: Literal["edge_only", "cloud_only", "cascade", "draft_refine", "hedge"]
+    models: list[Name] = []
+    optimize: OptimizeSpec | None = None
+    objectives: ObjectivesSpec = ObjectivesSpec()
+    fallback: list[Name] = []
+    cache: CacheSpec | None = None
+    retrieval: Any = None
+    draft: DraftSpec = DraftSpec()
+    when_budget_is_spent: Literal["reject", "edge_only", "cheapest"] = "reject"
+
+
+class KeySpec(Spec):
+    """An API key, by its hash."""
+
+    name: PlainName
+    sha256: Sha256
+
+
+class BudgetSpec(Spec):
+    """At most so much in each calendar window."""
+
+    tokens: Count | None = None
+    usd: NanoUsd | None = None
+    per: Window
+    feature: PlainName | None = None
+
+    @model_validator(mode="after")
+    def _has_one_unit(self) -> BudgetSpec:
+        if (self.tokens is None) == (self.usd is None):
+            raise ValueError("a budget has either `tokens` or `usd`")
+        if self.usd == 0:
+            raise ValueError("a budget of 0 allows nothing; leave the tenant out instead")
+        return self
+
+
+class RateSpec(Spec):
+    """How fast: evenly, with bursts up to the whole amount."""
+
+    requests: Count | None = None
+    tokens: Count | None = None
+    per: Literal["second", "minute", "hour", "day"] = "minute"
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> RateSpec:
+        if self.requests is None and self.tokens is None:
+            raise ValueError("a rate limits `requests`, `tokens` or both")
+        return self
+
+
+class TenantSpec(Spec):
+    """Who pays."""
+
+    region: Text | None = None
+    labels: list[PlainName] = []
+    keys: list[KeySpec] = []
+    keyless: Flag = False
+    budgets: list[BudgetSpec] = []
+    rate: RateSpec | None = None
+    when_store_is_gone: Literal["closed", "open"] = "closed"

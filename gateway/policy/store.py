@@ -1,0 +1,119 @@
+"""The policy in force: watched on disk, compiled in full in a thread, and swapped in between two requests.
+
+A folder that cannot be used is refused: what was in force stays so, and `refused` says why until the folder is right.
+The only file of this room that may use an event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from gateway.errors import PolicyError
+from gateway.policy.compiled import CompiledPolicy
+from gateway.policy.document import policy_files
+from gateway.policy.load import load_policy
+
+_log = structlog.stdlib.get_logger()
+
+Signature = tuple[tuple[str, int, int, int], ...]
+"""Of each file: its name, when it changed (ns), its size and its inode."""
+
+
+class PolicyStore:
+    """Holds the current policy and replaces it when the folder changes.
+
+    `current` is one immutable object: a request takes it once and is served by it to its end.
+    """
+
+    def __init__(self, directory: Path, environ: Mapping[str, str], poll_s: float = 1.0) -> None:
+        self._directory = directory
+        self._environ = dict(environ)
+        self._poll_s = poll_s
+        self._current: CompiledPolicy | None = None
+        self._refused: str | None = None
+        self._seen: Signature = ()
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def current(self) -> CompiledPolicy:
+        """The policy in force. Only inside the context manager."""
+        if self._current is None:
+            raise RuntimeError("the policy store was not entered")
+        return self._current
+
+    @property
+    def refused(self) -> str | None:
+        """Why the folder as it is now was refused, one mistake a line; None when it is in force."""
+        return self._refused
+
+    async def __aenter__(self) -> Self:
+        """Load the policy and begin to watch.
+
+        Raises:
+            PolicyError: the folder cannot be used.
+        """
+        self._seen = await asyncio.to_thread(self._signature)
+        self._current = await asyncio.to_thread(load_policy, self._directory, self._environ)
+        self._watch = asyncio.create_task(self._follow(), name="policy watch")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+            self._watch = None
+
+    async def reload_if_changed(self) -> bool:
+        """Look at the folder now. True when it had changed, be the new policy in force or refused."""
+        signature = await asyncio.to_thread(self._signature)
+        if signature == self._seen:
+            return False
+        # Noted before loading: a file that changes while it is read changes the signature once more.
+        self._seen = signature
+        try:
+            policy = await asyncio.to_thread(load_policy, self._directory, self._environ)
+        except PolicyError as problem:
+            self._refused = problem.message
+            _log.error(
+                "policy refused",
+                version=self.current.version,
+                mistakes=len(problem.mistakes),
+                first=str(problem.mistakes[0]),
+            )
+            return True
+        before, self._current, self._refused = self.current.version, policy, None
+        _log.info("policy changed", version=policy.version, before=before, **policy.counts)
+        return True
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(self._poll_s)
+            try:
+                await self.reload_if_changed()
+            except Exception:  # noqa: BLE001 - see below; what it was is logged with its traceback
+                # Whatever goes wrong with one look, the policy in force keeps serving and the next look comes.
+                _log.exception("policy watch failed", version=self.current.version)
+
+    def _signature(self) -> Signature:
+        try:
+            files = policy_files(self._directory)
+        except OSError:
+            files = []
+        watched = () if self._current is None else sorted(self._current.watched)
+        return tuple(line for file in (*files, *watched) for line in _state_of(file))
+
+
+def _state_of(file: Path) -> Signature:
+    try:
+        state = file.stat()
+    except OSError:
+        return ()
+    return ((str(file), state.st_mtime_ns, state.st_size, state.st_ino),)

@@ -1,0 +1,151 @@
+"""What a single value in a policy may look like: durations, counts, dollars, names, texts.
+
+Each reader takes what YAML gave and returns a value in the unit that the rest of the gateway uses, or raises ValueError
+with a sentence that says what is wrong and what to write.
+"""
+
+# ruff: noqa: TRY004 - pydantic makes a mistake of a ValueError; a TypeError would pass through it
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+from gateway.policy.yaml_file import Word
+
+NANOUSD_PER_USD = 1_000_000_000
+MOST_USD = 1_000_000_000
+LONGEST_DURATION_S = 366 * 24 * 3600.0
+MOST_COUNT = 10**15
+MOST_TEXT = 2_000
+
+_DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,127}")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def text(value: object) -> str:
+    """A text of 1 to 2,000 characters; not something that YAML took for a boolean, a number or nothing."""
+    if isinstance(value, Word | bool):
+        shown = str(value) if isinstance(value, Word) else str(value).lower()
+        raise ValueError(f'expected a text, but YAML reads `{shown}` as a boolean; put it in quotes: "{shown}"')
+    if isinstance(value, int | Decimal):
+        raise ValueError(f'expected a text, but `{value}` is a number; put it in quotes: "{value}"')
+    if value is None:
+        raise ValueError("expected a text, but there is nothing here")
+    if not isinstance(value, str):
+        raise ValueError(f"expected a text, not {kind_of(value)}")
+    if not value.strip():
+        raise ValueError("expected a text, but it is empty")
+    if len(value) > MOST_TEXT:
+        raise ValueError(f"longer than {MOST_TEXT:,} characters")
+    return value
+
+
+def name(value: object) -> str:
+    """A name: letters, digits and `._/:@-`, at most 128."""
+    found = text(value)
+    if not _NAME.fullmatch(found):
+        raise ValueError(f"`{found[:80]}` is no name; use letters, digits and . _ / : @ - (at most 128)")
+    return found
+
+
+def plain_name(value: object) -> str:
+    """The name of a tenant, feature, key, backend or rule: letters, digits and `._-`, at most 64."""
+    found = text(value)
+    if not _PLAIN_NAME.fullmatch(found):
+        raise ValueError(f"`{found[:80]}` is no name; use letters, digits and . _ - (at most 64)")
+    return found
+
+
+def flag(value: object) -> bool:
+    """A boolean; YAML 1.1's yes, no, on and off included."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Word):
+        return value.lower() in {"yes", "on"}
+    raise ValueError("expected true or false")
+
+
+def duration_s(value: object) -> float:
+    """Seconds, over 0 and at most 366 days, from `1500ms`, `2s`, `5m`, `1h` or `1d`."""
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):
+        raise ValueError(f"a duration needs a unit: `{value}s`, or ms, m, h, d")
+    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        unit = re.fullmatch(r"[\d.]+\s*([A-Za-z]+)", value) if isinstance(value, str) else None
+        if unit:
+            raise ValueError(f"`{unit[1]}` is no unit of time; write ms, s, m, h or d, as in `2s`")
+        raise ValueError("expected a duration such as `1500ms`, `2s`, `5m`, `1h`")
+    seconds = float(found[1]) * _SECONDS[found[2]]
+    if not 0 < seconds <= LONGEST_DURATION_S:
+        raise ValueError("a duration is over 0 and at most 366 days")
+    return seconds
+
+
+def count(value: object) -> int:
+    """A whole number over 0, as in `2_000_000`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("expected a whole number, as in 2_000_000")
+    if not 0 < value <= MOST_COUNT:
+        raise ValueError(f"expected a whole number from 1 to {MOST_COUNT:,}")
+    return value
+
+
+def nanousd(value: object) -> int:
+    """Nano-dollars, exactly, from dollars; 0 and more, at most nine decimals."""
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        hint = "; leave the $ out" if isinstance(value, str) and "$" in value else ""
+        raise ValueError(f"expected US dollars as a number, as in 0.25{hint}")
+    scaled = Decimal(value) * NANOUSD_PER_USD
+    if not 0 <= scaled <= MOST_USD * NANOUSD_PER_USD:
+        raise ValueError(f"expected US dollars from 0 to {MOST_USD:,}")
+    if scaled != scaled.to_integral_value():
+        raise ValueError("more than nine decimals; a nano-dollar is the smallest amount")
+    return int(scaled)
+
+
+def weight(value: object) -> float:
+    """A weight from 0 to 1,000."""
+    if isinstance(value, bool) or not isinstance(value, int | Decimal) or not 0 <= value <= 1_000:
+        raise ValueError("expected a weight from 0 to 1000, as in 0.3")
+    return float(value)
+
+
+def sha256(value: object) -> str:
+    """A SHA-256 in hex, in lower case."""
+    found = value.lower() if isinstance(value, str) else ""
+    if not _SHA256.fullmatch(found):
+        raise ValueError("expected the SHA-256 of a key, 64 hex digits; `firstdraft keys new TENANT` makes one")
+    return found
+
+
+def alternatives(value: object) -> frozenset[str]:
+    """Compliance terms of which one is enough, from `gdpr | no-egress`."""
+    terms = [term.strip() for term in text(value).split("|")]
+    for term in terms:
+        if not _PLAIN_NAME.fullmatch(term):
+            raise ValueError(f"`{term[:80]}` is no compliance term; write `gdpr`, or `gdpr | no-egress` for either")
+    return frozenset(terms)
+
+
+def region_pattern(value: object) -> str:
+    """A region, or a prefix of regions that ends in `*`."""
+    found = text(value)
+    if not _PLAIN_NAME.fullmatch(found.removesuffix("*") or "x"):
+        raise ValueError(f"`{found[:80]}` is no region; write `eu-west`, or `eu-*` for all that begin so")
+    return found
+
+
+def kind_of(value: object) -> str:
+    """What a YAML value is, in words."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, bool | Word):
+        return "a boolean"
+    if value is None:
+        return "nothing"
+    return "a number" if isinstance(value, int | Decimal) else "a text"
