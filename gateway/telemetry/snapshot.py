@@ -1,0 +1,80 @@
+"""What is true at the moment of a scrape: the policy, the store, the edge. Taken by the server, rendered here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The gateway at one moment. `edge` holds the edge process's own figures by their names, empty without one."""
+
+    version: str
+    """Of Firstdraft."""
+    policy: str
+    policy_refused: bool
+    """The newest state of the policy folder has mistakes; an older one serves."""
+    store_up: bool
+    edge_state: str
+    """`off`, `starting`, `warm`, `restarting` or `failed`."""
+    edge: Mapping[str, float] = field(default_factory=dict)
+
+
+_EDGE_GAUGES = {
+    "waiting": ("requests_waiting", "Requests in the edge's queue."),
+    "active": ("requests_active", "Requests that the edge decodes now."),
+    "cells": ("kv_cells", "Tokens that the edge's KV cache can hold."),
+    "cells_used": ("kv_cells_used", "Tokens that it holds, kept prefixes included."),
+    "kept_prefixes": ("kept_prefixes", "Prompt prefixes kept for reuse."),
+    "prefill_rate": ("prefill_tokens_per_second", "Prompt tokens read in a second, recent mean."),
+    "rss_bytes": ("resident_memory_bytes", "Memory of the edge process."),
+}
+_EDGE_COUNTERS = {
+    "requests": ("requests", "Requests that came to the edge."),
+    "cancelled": ("requests_cancelled", "Requests that were cancelled."),
+    "refused": ("requests_refused", "Requests that the edge's admission refused."),
+    "preemptions": ("preemptions", "Requests that gave their place up for another."),
+    "prompt_tokens": ("prompt_tokens", "Tokens of all prompts."),
+    "cached_tokens": ("cached_tokens", "Of these, tokens that the prefix cache had."),
+    "prefill_tokens": ("prefill_tokens", "Prompt tokens that were read."),
+    "prefill_s": ("prefill_seconds", "Time in which they were read."),
+    "decode_tokens": ("decode_tokens", "Tokens that were produced."),
+    "decode_s": ("decode_seconds", "Time in which they were produced."),
+    "queue_s": ("queue_seconds", "Time that requests waited for their turn."),
+}
+
+
+class SnapshotCollector(Collector):
+    """Metrics of one snapshot."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterable[Metric]:
+        now = self._snapshot
+        yield _labelled("firstdraft_info", "Version of Firstdraft.", "version", now.version)
+        yield _labelled("firstdraft_policy_info", "Version of the policy that serves.", "version", now.policy)
+        yield _gauge("firstdraft_policy_refused", "1 when the newest policy was refused.", now.policy_refused)
+        yield _gauge("firstdraft_store_up", "1 when the store answers.", now.store_up)
+        yield _gauge("firstdraft_edge_up", "1 when the edge can draft.", now.edge_state == "warm")
+        yield _labelled("firstdraft_edge_info", "State of the edge.", "state", now.edge_state)
+        for name, (metric, text) in _EDGE_GAUGES.items():
+            if name in now.edge:
+                yield _gauge(f"firstdraft_edge_{metric}", text, now.edge[name])
+        for name, (metric, text) in _EDGE_COUNTERS.items():
+            if name in now.edge:
+                yield CounterMetricFamily(f"firstdraft_edge_{metric}", text, value=now.edge[name])
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=float(value))
+
+
+def _labelled(name: str, text: str, label: str, value: str) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    family.add_metric([value], 1.0)
+    return family
