@@ -38,7 +38,7 @@ from gateway.inference.events import (
 from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.inference.usage import Usage, input_tokens_bound, input_tokens_estimate
 from gateway.modes.plan import Plan
-from gateway.policy.compile import CompiledPolicy, Mode
+from gateway.policy.compiled import CompiledPolicy, Mode
 from gateway.policy.facts import Facts
 from gateway.routing.decide import decide
 from gateway.routing.decision import Decision

@@ -6,15 +6,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import ipaddress
 import secrets
-import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ from gateway.budgets.ledger import Ledger
 from gateway.cache.prompts import PromptCache
 from gateway.edge.client import EdgeClient
 from gateway.edge.supervisor import EdgeSupervisor
-from gateway.errors import SettingsError, StoreUnavailable
+from gateway.errors import EdgeError, SettingsError, StoreUnavailable
 from gateway.pipeline import Pipeline
 from gateway.policy.store import PolicyStore
 from gateway.settings import Settings
@@ -34,9 +32,8 @@ from gateway.store.client import Store
 from gateway.store.embedded import EmbeddedValkey
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.snapshot import Snapshot
 
-_LONGEST_SOCKET_PATH = 100
-"""Unix socket paths hold 107 bytes on Linux; what is longer goes to a private folder instead."""
 _RECENT_REQUESTS = 1_000
 _RETIRE_EVERY_S = 5.0
 
@@ -64,7 +61,7 @@ async def open_machine(settings: Settings, edge_model: str | None) -> AsyncItera
             store_url = (await stack.enter_async_context(EmbeddedValkey(settings.state))).url
         edge_socket = None
         if edge_model is not None:
-            edge_socket = _edge_socket(stack, settings.state)
+            edge_socket = settings.state / "edge.sock"
             supervisor = EdgeSupervisor(
                 model=edge_model,
                 socket_path=edge_socket,
@@ -122,8 +119,6 @@ class Services:
     edge: EdgeClient | None
     pipeline: Pipeline
     metrics: Metrics
-    loopback: bool
-    """The gateway can be reached from this machine only."""
     started_at: int
     """Unix time, in seconds."""
     recent: Recent = field(default_factory=Recent)
@@ -138,6 +133,23 @@ class Services:
         structlog.get_logger().info("request", **record.fields())
         if record.surface:
             self.recent.add(record)
+
+    async def snapshot(self) -> Snapshot:
+        """What is true now, for a scrape."""
+        edge: dict[str, float] = {}
+        if self.edge is not None and self.edge.status.state == "warm":
+            try:
+                edge = msgspec.structs.asdict(await self.edge.stats())
+            except EdgeError as error:
+                structlog.get_logger().warning("edge_stats_missing", reason=error.message)
+        return Snapshot(
+            version=version("firstdraft"),
+            policy=self.policy.current.version,
+            policy_refused=self.policy.refused is not None,
+            store_up=self.store.healthy,
+            edge_state="off" if self.edge is None else self.edge.status.state,
+            edge=edge,
+        )
 
     async def readiness(self) -> Readiness:
         """Ask every part. Takes as long as the store's time limit at most."""
@@ -188,22 +200,11 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
             edge=edge,
             pipeline=Pipeline(ledger=ledger, cache=cache, backends=backends, edge=edge),
             metrics=Metrics(),
-            loopback=is_loopback(settings.host),
             started_at=int(time.time()),
         )
         retiring = asyncio.create_task(_retire_backends(services), name="retire backends")
         stack.push_async_callback(_end, retiring)
         yield services
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a listening address is reachable from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 async def _end(task: asyncio.Task[None]) -> None:
@@ -237,12 +238,3 @@ def _make_state_folder(state: Path) -> None:
     except OSError as error:
         message = f"--state (FIRSTDRAFT_STATE) {state}: the folder cannot be made: {error.strerror}"
         raise SettingsError(message) from None
-
-
-def _edge_socket(stack: AsyncExitStack, state: Path) -> Path:
-    path = state / "edge.sock"
-    if len(str(path).encode()) <= _LONGEST_SOCKET_PATH:
-        return path
-    name = hashlib.sha256(str(state).encode()).hexdigest()[:8]
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"firstdraft-{name}-"))
-    return Path(folder) / "edge.sock"

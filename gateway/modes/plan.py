@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gateway.backends.pool import Backends
 from gateway.inference.deployment import Deployment
 from gateway.inference.request import InferenceRequest
-from gateway.policy.compile import Mode
+from gateway.policy.compiled import Mode
 from gateway.telemetry.record import RequestRecord
 
 

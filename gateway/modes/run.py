@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.inference.events import Emit
 from gateway.modes import draft_refine, single
 from gateway.modes.plan import Plan
-from gateway.policy.compile import Mode
+from gateway.policy.compiled import Mode
 
 
 async def run(plan: Plan, emit: Emit) -> None:

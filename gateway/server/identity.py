@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gateway.errors import Unauthenticated
-from gateway.policy.compile import CompiledPolicy
+from gateway.policy.compiled import CompiledPolicy
 from gateway.tenants.keys import KEY_PREFIX, hash_key, presented_key
 from gateway.tenants.tenant import Identity
 

@@ -39,6 +39,9 @@ async def boundary(http: web.Request, handler: Handler) -> web.StreamResponse:
     http[STARTED] = started
     http[RECORD] = record
     services.in_flight += 1
+    counted = http.path not in _QUIET_PATHS
+    if counted:
+        services.metrics.begin()
     try:
         response = await _answer(http, handler, record)
         record.status = response.status
@@ -49,7 +52,7 @@ async def boundary(http: web.Request, handler: Handler) -> web.StreamResponse:
     finally:
         services.in_flight -= 1
         record.e2e_s = asyncio.get_running_loop().time() - started
-        if http.path not in _QUIET_PATHS:
+        if counted:
             services.finish(record)
     return response
 
@@ -116,7 +119,7 @@ async def authenticate(http: web.Request, handler: Handler) -> web.StreamRespons
     if services.draining:
         message = "This gateway is shutting down and takes no new requests; another try reaches the next one."
         raise ShuttingDown(message, retry_after_s=1)
-    identity = identify(services.policy.current, http.headers, loopback=services.loopback)
+    identity = identify(services.policy.current, http.headers, loopback=services.settings.loopback)
     record = http[RECORD]
     record.tenant, record.key = identity.tenant.name, identity.key
     http[IDENTITY] = identity

@@ -18,11 +18,11 @@ import structlog
 from aiohttp import web
 
 from gateway.errors import SettingsError
-from gateway.policy.compile import CompiledPolicy
+from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.store import PolicyStore
 from gateway.server.app import build_app
 from gateway.server.workers import supervise
-from gateway.services import Machine, Services, is_loopback, open_machine, open_services
+from gateway.services import Machine, Services, open_machine, open_services
 from gateway.settings import Settings
 
 _BACKLOG = 1_024
@@ -144,7 +144,7 @@ def _stop_at_signals() -> asyncio.Event:
 
 
 def _refuse_keyless_in_public(settings: Settings, policy: CompiledPolicy) -> None:
-    if policy.keyless_tenant is not None and not is_loopback(settings.host) and not policy.keys:
+    if policy.keyless_tenant is not None and not settings.loopback and not policy.keys:
         message = (
             f"--host (FIRSTDRAFT_HOST) {settings.host} can be reached from other machines, but no tenant in "
             f"{settings.policies} has a key, and tenant {policy.keyless_tenant!r} needs none: anyone could spend its "
@@ -155,6 +155,4 @@ def _refuse_keyless_in_public(settings: Settings, policy: CompiledPolicy) -> Non
 
 def _edge_model(settings: Settings, policy: CompiledPolicy) -> str | None:
     """The model that the edge loads; None when there is no edge to start."""
-    if not settings.edge:
-        return None
-    return next((deployment.model for deployment in policy.deployments.values() if deployment.is_edge), None)
+    return policy.edge_model if settings.edge else None

@@ -11,12 +11,11 @@ import sys
 from gateway.policy.store import PolicyStore
 from gateway.server.run import listening
 from gateway.server.workers import Orders, die_with, read_orders
-from gateway.settings import Settings
 from gateway.telemetry import log
 
 
 async def _work(orders: Orders) -> None:
-    settings = Settings.from_dict(orders.settings)
+    settings = orders.settings
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -34,7 +33,7 @@ def main() -> None:
     """Read the orders, then serve until SIGTERM."""
     orders = read_orders(sys.stdin.buffer.readline)
     die_with(orders.parent)
-    settings = Settings.from_dict(orders.settings)
+    settings = orders.settings
     log.configure(level=settings.log_level, format=settings.log_format)
     asyncio.run(_work(orders))
 

@@ -21,6 +21,7 @@ import structlog
 
 from gateway.services import Machine
 from gateway.settings import Settings
+from gateway.telemetry.metrics import forget_worker, sharing
 
 _RESTART_AFTER_S = 0.5
 _GRACE_S = 5.0
@@ -31,7 +32,7 @@ _PR_SET_PDEATHSIG = 1
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker is told at its start."""
 
-    settings: dict[str, str | int | float | bool | None]
+    settings: Settings
     machine: Machine
     listener: int
     """Descriptor of the listening socket."""
@@ -42,15 +43,16 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
 async def supervise(settings: Settings, machine: Machine, listener: socket.socket, stop: asyncio.Event) -> None:
     """Run `settings.workers` workers until `stop`; then drain them."""
     orders = Orders(
-        settings=settings.to_dict(), machine=machine, listener=listener.fileno(), parent=os.getpid()
+        settings=settings, machine=machine, listener=listener.fileno(), parent=os.getpid()
     )
     listener.listen(1_024)
-    async with asyncio.TaskGroup() as group:
-        for number in range(settings.workers):
-            group.create_task(_keep_running(number, orders, settings.drain_s, stop))
+    with sharing(settings.state) as environ:
+        async with asyncio.TaskGroup() as group:
+            for number in range(settings.workers):
+                group.create_task(_keep_running(number, orders, {**os.environ, **environ}, stop))
 
 
-async def _keep_running(number: int, orders: Orders, drain_s: float, stop: asyncio.Event) -> None:
+async def _keep_running(number: int, orders: Orders, environ: dict[str, str], stop: asyncio.Event) -> None:
     while not stop.is_set():
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -58,12 +60,14 @@ async def _keep_running(number: int, orders: Orders, drain_s: float, stop: async
             "gateway.server.worker",
             stdin=asyncio.subprocess.PIPE,
             pass_fds=(orders.listener,),
+            env=environ,
         )
         structlog.get_logger().info("worker_started", worker=number, pid=process.pid)
         try:
             await _run_one(process, orders, stop)
         finally:
-            await _end(process, drain_s)
+            await _end(process, orders.settings.drain_s)
+            forget_worker(orders.settings.state, process.pid)
         if not stop.is_set():
             structlog.get_logger().error("worker_died", worker=number, pid=process.pid, status=process.returncode)
             with contextlib.suppress(TimeoutError):
@@ -73,7 +77,7 @@ async def _keep_running(number: int, orders: Orders, drain_s: float, stop: async
 async def _run_one(process: asyncio.subprocess.Process, orders: Orders, stop: asyncio.Event) -> None:
     if process.stdin is not None:
         with contextlib.suppress(ConnectionError):
-            process.stdin.write(msgspec.json.encode(orders) + b"\n")
+            process.stdin.write(msgspec.json.encode(orders, enc_hook=str) + b"\n")
             await process.stdin.drain()
             process.stdin.close()
     ended = asyncio.create_task(process.wait(), name="worker ended")
@@ -115,4 +119,4 @@ def read_orders(read: Callable[[], bytes]) -> Orders:
     Raises:
         msgspec.DecodeError: it is not one.
     """
-    return msgspec.json.decode(read(), type=Orders)
+    return msgspec.json.decode(read(), type=Orders, dec_hook=lambda kind, value: kind(value))

@@ -6,12 +6,14 @@ import asyncio
 import re
 import time
 import zlib
+from typing import TypedDict
 
 import msgspec
 from aiohttp import web
 
 from gateway.cache import control
 from gateway.errors import InvalidRequest
+from gateway.inference.events import Event
 from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.pipeline import Exchange
 from gateway.server.keys import IDENTITY, RECORD, REPLY, SERVICES, STARTED, STREAMS
@@ -32,17 +34,6 @@ async def create(http: web.Request) -> web.StreamResponse:
     return await _whole(http, exchange)
 
 
-async def _whole(http: web.Request, exchange: Exchange) -> web.Response:
-    events: list[Event] = []
-
-    async def collect(event: Event) -> None:
-        events.append(event)
-
-    await http.app[SERVICES].pipeline.run(exchange, collect)
-    body = encode_answer(events, _reply(exchange), request=exchange.request)
-    return web.Response(body=body, content_type="application/json", headers=_headers(exchange))
-
-
 async def _stream(http: web.Request, exchange: Exchange) -> web.StreamResponse:
     reply = StreamReply(http, lambda: StreamEncoder(**_answer(exchange)), lambda: _headers(exchange))
     http[REPLY] = reply
@@ -53,6 +44,38 @@ async def _stream(http: web.Request, exchange: Exchange) -> web.StreamResponse:
         return await reply.end()
     finally:
         streams.discard(reply)
+
+
+async def _whole(http: web.Request, exchange: Exchange) -> web.Response:
+    events: list[Event] = []
+
+    async def collect(event: Event) -> None:
+        events.append(event)
+
+    await http.app[SERVICES].pipeline.run(exchange, collect)
+    encoder = AnswerEncoder(**_answer(exchange))
+    for event in events:
+        encoder.add(event)
+    return web.Response(body=encoder.body(), content_type="application/json", headers=_headers(exchange))
+
+
+class _Answer(TypedDict):
+    request: InferenceRequest
+    response_id: str
+    created: int
+    model: str
+    wish: DraftWish
+
+
+def _answer(exchange: Exchange) -> _Answer:
+    """What an answer of the gateway's own making says of itself; known once policy has decided."""
+    return _Answer(
+        request=exchange.request,
+        response_id=f"chatcmpl-{exchange.record.request_id.removeprefix('req-')}",
+        created=int(time.time()),
+        model=exchange.request.model,
+        wish=exchange.draft_wish,
+    )
 
 
 def _headers(exchange: Exchange) -> dict[str, str]:

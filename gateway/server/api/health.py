@@ -7,6 +7,7 @@ import asyncio
 from aiohttp import web
 
 from gateway.server.keys import SERVICES
+from gateway.telemetry.metrics import CONTENT_TYPE
 
 
 async def alive(_http: web.Request) -> web.Response:
@@ -22,5 +23,7 @@ async def ready(http: web.Request) -> web.Response:
 
 async def metrics(http: web.Request) -> web.Response:
     """Prometheus' text format, rendered off the event loop."""
-    body = await asyncio.to_thread(http.app[SERVICES].metrics.render)
-    return web.Response(body=body, headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"})
+    services = http.app[SERVICES]
+    snapshot = await services.snapshot()
+    body = await asyncio.to_thread(services.metrics.render, snapshot)
+    return web.Response(body=body, headers={"content-type": CONTENT_TYPE})

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from gateway.errors import UnknownModel
 from gateway.server.keys import SERVICES
-from gateway.wire.openai_models import encode_model, encode_models
+from gateway.wire.openai_chat import encode_model, encode_models
 
 
 async def list_all(http: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ from gateway.inference.deployment import FREE, Backend, Deployment, Price
 from gateway.inference.events import Event
 from gateway.inference.request import InferenceRequest, Message
 from gateway.modes.plan import Plan
-from gateway.policy.compile import Mode
+from gateway.policy.compiled import Mode
 from gateway.telemetry.record import RequestRecord
 
 

@@ -6,7 +6,7 @@ from gateway.errors import BackendCut, BackendRefused, BackendUnreachable
 from gateway.inference.events import Relayed, TextDelta, UsageReported
 from gateway.inference.usage import Usage
 from gateway.modes import attempt
-from gateway.policy.compile import Mode
+from gateway.policy.compiled import Mode
 
 from .scripted import Script, Seen, deployment, plan
 

@@ -16,7 +16,7 @@ from gateway.inference.events import (
 )
 from gateway.inference.usage import Usage
 from gateway.modes import run as mode
-from gateway.policy.compile import Mode
+from gateway.policy.compiled import Mode
 
 from .scripted import Script, Seen, deployment, plan
 
