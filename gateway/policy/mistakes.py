@@ -11,6 +11,9 @@ from gateway.errors import Mistake, PolicyError
 MOST_MISTAKES = 200
 """Reported at once; a file in the wrong format would give thousands."""
 _MOST_NAMES_LISTED = 12
+_LONGEST_COMPARED = 128
+_MOST_NAMES_COMPARED = 500
+"""Clients send words to compare as well (an unknown model): the search has to stay in the microseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,8 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     """What follows "unknown name `word`": the nearest known name, or a list of those that there are."""
     names = sorted(set(known))
     folded = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.6)
+    comparable = len(word) <= _LONGEST_COMPARED and len(names) <= _MOST_NAMES_COMPARED
+    near = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.6) if comparable else []
     if near:
         return f"; did you mean `{folded[near[0]]}`?"
     if not names:

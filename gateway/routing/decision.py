@@ -1,0 +1,70 @@
+"""The outcome of policy for one request: immutable, with its reasons."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from gateway.cache.rule import CacheRule
+from gateway.errors import FirstdraftError
+from gateway.inference.deployment import Deployment
+from gateway.inference.request import DraftWish
+from gateway.policy.compiled import Mode
+
+NoDraft = Literal[
+    "",
+    "not_asked",
+    "tools",
+    "json",
+    "images",
+    "audio",
+    "n",
+    "logprobs",
+    "too_long",
+    "route",
+    "constraint",
+    "edge_not_ready",
+    "mode",
+]
+
+
+class Removal(msgspec.Struct, frozen=True):
+    """A deployment that could have answered and may not."""
+
+    deployment: str
+    """Its id."""
+    by: str
+    """The constraint's name, or what the deployment lacks: `tools`, `images`, `audio`, `json`, `n`, `logprobs`,
+    `context`."""
+    reason: str
+    is_constraint: bool = False
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """How one request is to be served. When `refusal` is set there is nothing to serve it with."""
+
+    policy_version: str
+    route: str = ""
+    """Its name; empty when none matched."""
+    mode: Mode = Mode.CLOUD_ONLY
+    """The effective mode: the route's, or `edge_only` where only edge deployments are left."""
+    deployments: tuple[Deployment, ...] = ()
+    """All that may give the final, best first: those that the route prefers, then its fallback."""
+    first_choices: int = 0
+    """How many of `deployments` are not fallback."""
+    draft: Deployment | None = None
+    """The edge's deployment when a draft is to be made."""
+    draft_max_tokens: int = 0
+    no_draft: NoDraft = ""
+    """Why no draft is made; empty when one is."""
+    draft_wish: DraftWish = DraftWish.OFF
+    """The client's wish, else the route's default."""
+    spent: tuple[Deployment, ...] = ()
+    """What to use when a budget is spent; empty: refuse. Never more than the constraints left."""
+    spent_mode: Mode = Mode.EDGE_ONLY
+    cache: CacheRule | None = None
+    removed: tuple[Removal, ...] = ()
+    reasons: tuple[str, ...] = ()
+    refusal: FirstdraftError | None = None
+    """Why the request cannot be served; `deployments` is empty then."""

@@ -1,0 +1,51 @@
+"""Whether a draft is made, and if not, why. The answer of the request is the same either way."""
+
+from __future__ import annotations
+
+from gateway.inference.deployment import Deployment
+from gateway.inference.request import DraftWish
+from gateway.policy.compiled import Mode, Route
+from gateway.policy.facts import Facts
+from gateway.routing.candidates import Filter
+from gateway.routing.decision import NoDraft
+
+
+def wish_of(route: Route, facts: Facts) -> DraftWish:
+    """How the draft is to be shown: as the client said, else as the route does."""
+    return route.draft.default if facts.draft is None else facts.draft
+
+
+def choose_draft(
+    route: Route, mode: Mode, facts: Facts, passing: Filter, *, wish: DraftWish
+) -> tuple[Deployment | None, NoDraft]:
+    """The deployment that drafts; or None, and the first reason that holds."""
+    deployment = route.draft.deployment
+    reason = _reason_against(route, mode, facts, wish)
+    if reason:
+        return None, reason
+    if deployment is None:
+        return None, "edge_not_ready"
+    if not passing.allows(deployment):
+        return None, "constraint"
+    limits = [tokens for tokens in (facts.edge_context_tokens, deployment.context_tokens) if tokens]
+    if limits and facts.prompt_tokens + route.draft.max_tokens > min(limits):
+        return None, "too_long"
+    if not facts.edge_ready or deployment.id in facts.unhealthy:
+        return None, "edge_not_ready"
+    return deployment, ""
+
+
+def _reason_against(route: Route, mode: Mode, facts: Facts, wish: DraftWish) -> NoDraft:
+    """The first reason in the request or the route, whatever the edge can do."""
+    against: tuple[tuple[bool, NoDraft], ...] = (
+        (mode is not Mode.DRAFT_REFINE, "mode"),
+        (wish is DraftWish.OFF, "not_asked"),
+        (not route.draft.allow, "route"),
+        (facts.tools, "tools"),
+        (facts.json_output, "json"),
+        (facts.images, "images"),
+        (facts.audio, "audio"),
+        (facts.n > 1, "n"),
+        (facts.logprobs, "logprobs"),
+    )
+    return next((reason for holds, reason in against if holds), "")
