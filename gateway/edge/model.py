@@ -1,0 +1,189 @@
+"""One llama.cpp model with one context: the only file that touches llama.cpp.
+
+Everything here is for one thread at a time, but for `tokenize`, `template` and the constants: the vocabulary does not
+change, so the thread that prepares prompts may use them while the other decodes.
+
+Traps of the API that shaped this file:
+  - without `kv_unified` a partial copy of a sequence aborts the process; `n_outputs_max` below `n_seq_max` does, too;
+  - the log callback must stay referenced, and is called 2,300 times at load: it does nothing;
+  - asking 49,000 times which tokens end an answer takes 15 ms: done once, at load.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+
+from gateway.edge.sampling import Logits
+from gateway.edge.scheduler import Batch, Limits
+from gateway.edge.template import Template
+from gateway.errors import EdgeUnavailable
+
+_FLASH_ATTENTION_ON = 1
+_PIECE_BYTES = 512
+_NO_CELL = 1
+
+
+class Silence:
+    """Keeps llama.cpp quiet for as long as this object lives."""
+
+    def __init__(self) -> None:
+        self._callback = llama_cpp.llama_log_callback(lambda _level, _text, _data: None)
+        llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
+
+
+class Model:
+    """A loaded model. Raises EdgeUnavailable when llama.cpp cannot load the file or make the context."""
+
+    def __init__(self, path: Path, *, limits: Limits, threads: int) -> None:
+        self._silence = Silence()
+        llama_cpp.llama_backend_init()
+        model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+        if not model:
+            raise EdgeUnavailable(f"llama.cpp cannot load the model {path}: it is damaged, or of an unknown kind")
+        self._model = model
+        self.n_ctx = min(limits.cells, llama_cpp.llama_model_n_ctx_train(model) or limits.cells)
+        """Most tokens of one request, prompt and answer together."""
+        self._context = self._make_context(limits, threads)
+        memory = llama_cpp.llama_get_memory(self._context)
+        if memory is None:
+            raise EdgeUnavailable(f"the model {path} has no KV cache: it is not one that generates text")
+        self._memory = memory
+        vocabulary = llama_cpp.llama_model_get_vocab(model)
+        if vocabulary is None:
+            raise EdgeUnavailable(f"the model {path} has no vocabulary")
+        self._vocabulary = vocabulary
+        self.n_vocab = llama_cpp.llama_vocab_n_tokens(vocabulary)
+        self.eog = frozenset(
+            token for token in range(self.n_vocab) if llama_cpp.llama_vocab_is_eog(vocabulary, token)
+        )
+        """Tokens that end an answer."""
+        self.bytes = int(llama_cpp.llama_model_size(model))
+        self.template = self._read_template()
+        self.control_words = self._read_control_words()
+        self._piece_buffer = ctypes.create_string_buffer(_PIECE_BYTES)
+        self._make_batch(limits.rows)
+
+    def _make_context(self, limits: Limits, threads: int) -> llama_cpp.llama_context_p:
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = limits.cells
+        params.n_batch = params.n_ubatch = limits.rows
+        params.n_seq_max = limits.sequences
+        params.n_outputs_max = limits.sequences
+        params.n_threads = params.n_threads_batch = threads
+        params.kv_unified = True
+        params.flash_attn_type = _FLASH_ATTENTION_ON
+        params.no_perf = True
+        context = llama_cpp.llama_init_from_model(self._model, params)
+        if not context:
+            raise EdgeUnavailable(f"llama.cpp cannot make a context of {limits.cells} tokens: is there enough memory?")
+        return context
+
+    def _make_batch(self, rows: int) -> None:
+        """Arrays owned by numpy, and one llama_batch that points into them for good."""
+        self._tokens = np.zeros(rows, dtype=np.int32)
+        self._positions = np.zeros(rows, dtype=np.int32)
+        self._sequences = np.zeros(rows, dtype=np.int32)
+        self._counts = np.ones(rows, dtype=np.int32)
+        self._wanted = np.zeros(rows, dtype=np.int8)
+        step = self._sequences.itemsize
+        self._sequence_pointers = self._sequences.ctypes.data + step * np.arange(rows, dtype=np.uintp)
+        int32_p = ctypes.POINTER(ctypes.c_int32)
+        batch = llama_cpp.llama_batch()
+        batch.token = self._tokens.ctypes.data_as(int32_p)
+        batch.pos = self._positions.ctypes.data_as(int32_p)
+        batch.n_seq_id = self._counts.ctypes.data_as(int32_p)
+        batch.seq_id = self._sequence_pointers.ctypes.data_as(ctypes.POINTER(int32_p))
+        batch.logits = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        self._batch = batch
+
+    def close(self) -> None:
+        """Frees context and model; the object cannot be used any more."""
+        llama_cpp.llama_free(self._context)
+        llama_cpp.llama_model_free(self._model)
+
+    # --- decoding -----------------------------------------------------------------------------------------------
+
+    def decode(self, batch: Batch) -> None:
+        """Decodes the rows. Raises RuntimeError when llama.cpp cannot: a fault, not a condition."""
+        rows = len(batch.tokens)
+        self._tokens[:rows] = batch.tokens
+        self._positions[:rows] = batch.positions
+        self._sequences[:rows] = batch.sequences
+        self._wanted[:rows] = 0
+        self._wanted[[row for row, _ in batch.sampled]] = 1
+        self._batch.n_tokens = rows
+        code = llama_cpp.llama_decode(self._context, self._batch)
+        if code:
+            why = "no cell was free" if code == _NO_CELL else f"code {code}"
+            raise RuntimeError(f"llama_decode failed on {rows} rows: {why}")
+
+    def logits(self, row: int) -> Logits:
+        """Logits of a row whose logits were wanted. A view: valid until the next `decode`."""
+        pointer = llama_cpp.llama_get_logits_ith(self._context, row)
+        return np.ctypeslib.as_array(pointer, shape=(self.n_vocab,))
+
+    def trim(self, sequence: int, length: int) -> None:
+        """The sequence keeps its first `length` tokens."""
+        llama_cpp.llama_memory_seq_rm(self._memory, sequence, length, -1)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """The empty sequence `target` begins with the first `length` tokens of `source`."""
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def clear(self) -> None:
+        """All sequences become empty."""
+        llama_cpp.llama_memory_clear(self._memory, False)  # noqa: FBT003 - llama.cpp's signature
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of the KV cache: f16 keys and values of all layers."""
+        embedding = llama_cpp.llama_model_n_embd(self._model)
+        heads = llama_cpp.llama_model_n_head(self._model) or 1
+        shared = llama_cpp.llama_model_n_head_kv(self._model)
+        layers = llama_cpp.llama_model_n_layer(self._model)
+        return int(2 * 2 * layers * (embedding // heads) * shared * llama_cpp.llama_n_ctx(self._context))
+
+    # --- words --------------------------------------------------------------------------------------------------
+
+    def tokenize(self, text: str, *, special: bool, first: bool) -> list[int]:
+        """Tokens of the text. `special`: control words in it become control tokens. `first`: add what a text starts with."""
+        data = text.encode("utf-8", errors="replace")
+        room = len(data) + 8
+        tokens: npt.NDArray[np.int32] = np.empty(room, dtype=np.int32)
+        pointer = tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        count = llama_cpp.llama_tokenize(self._vocabulary, data, len(data), pointer, room, first, special)
+        if count < 0:
+            raise RuntimeError(f"the tokenizer made {-count} tokens of {len(data)} bytes")
+        found: list[int] = tokens[:count].tolist()
+        return found
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes of a token: maybe half a character. Control tokens are empty unless `special`."""
+        buffer = self._piece_buffer if not special else ctypes.create_string_buffer(_PIECE_BYTES)
+        length = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, _PIECE_BYTES, 0, special)
+        if length < 0:
+            buffer = ctypes.create_string_buffer(-length)
+            length = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, -length, 0, special)
+        return buffer.raw[:length]
+
+    def _word(self, token: int) -> str:
+        if token < 0:
+            return ""
+        return (llama_cpp.llama_vocab_get_text(self._vocabulary, token) or b"").decode("utf-8", errors="replace")
+
+    def _read_template(self) -> Template:
+        source = llama_cpp.llama_model_chat_template(self._model, None)
+        return Template(
+            source=source.decode("utf-8", errors="replace") if source else None,
+            bos=self._word(llama_cpp.llama_vocab_bos(self._vocabulary)),
+            eos=self._word(llama_cpp.llama_vocab_eos(self._vocabulary)),
+        )
+
+    def _read_control_words(self) -> tuple[str, ...]:
+        control = (token for token in range(self.n_vocab) if llama_cpp.llama_vocab_is_control(self._vocabulary, token))
+        return tuple(word for token in control if (word := self._word(token)))

@@ -1,0 +1,104 @@
+"""The next token out of a row of logits.
+
+Greedy (temperature 0 or not given: a draft gains nothing from chance) is one argmax. Otherwise: penalties, then the
+`TOP_K` largest, then temperature, then top-p; first cutting to k makes the rest cheap.
+
+Log-probability and entropy are those of the model's own distribution, at temperature 1 and before any penalty: they
+say how sure the model is, whatever the sampling.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.inference.request import Sampling
+
+TOP_K = 40
+"""llama.cpp's own default."""
+_NEGLIGIBLE = 20.0
+"""A token whose logit is so many temperatures under the best has under e⁻²⁰ of its probability."""
+_EXTREME = 100.0
+"""Where temperature and penalties stop making a difference, and float32 still has room."""
+_SEEDS = 2**64
+
+Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A sampled token, its natural log-probability (≤ 0), and the entropy of the whole distribution in nats (≥ 0)."""
+
+    token: int
+    logprob: float
+    entropy: float
+
+
+class Surprise:
+    """Log-probability and entropy of rows, with buffers kept between calls."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self._shifted = np.empty(vocabulary, dtype=np.float32)
+        self._weights = np.empty(vocabulary, dtype=np.float32)
+
+    def of(self, row: Logits, token: int, best: float) -> tuple[float, float]:
+        """`best` is the row's largest logit."""
+        np.subtract(row, np.float32(best), out=self._shifted)
+        np.exp(self._shifted, out=self._weights)
+        total = float(self._weights.sum())
+        log_total = math.log(total)
+        mean = float(np.dot(self._weights, self._shifted)) / total
+        return min(0.0, float(self._shifted[token]) - log_total), max(0.0, log_total - mean)
+
+
+class Sampler:
+    """Samples one answer. With a seed, the same logits give the same tokens."""
+
+    def __init__(self, sampling: Sampling, surprise: Surprise) -> None:
+        self._temperature = min(sampling.temperature or 0.0, _EXTREME)
+        self._top_p = 1.0 if sampling.top_p is None else sampling.top_p
+        self._presence = max(-_EXTREME, min(sampling.presence_penalty or 0.0, _EXTREME))
+        self._frequency = max(-_EXTREME, min(sampling.frequency_penalty or 0.0, _EXTREME))
+        self._penalised = bool(self._presence or self._frequency)
+        self._surprise = surprise
+        self._counts: Counter[int] = Counter()
+        seed = None if sampling.seed is None else sampling.seed % _SEEDS
+        self._random = np.random.default_rng(seed) if self._temperature > 0 else None
+
+    def choose(self, row: Logits) -> Choice:
+        """The next token. `row` is only read."""
+        top = int(row.argmax())
+        best = float(row[top])
+        if self._penalised and self._counts:
+            penalised = self._with_penalties(row)
+            token = self._draw(penalised, float(penalised.max())) if self._random else int(penalised.argmax())
+        else:
+            token = self._draw(row, best) if self._random else top
+        if self._penalised:
+            self._counts[token] += 1
+        logprob, entropy = self._surprise.of(row, token, best)
+        return Choice(token, logprob, entropy)
+
+    def _with_penalties(self, row: Logits) -> Logits:
+        penalised = row.copy()
+        tokens = np.fromiter(self._counts.keys(), dtype=np.int64, count=len(self._counts))
+        counts = np.fromiter(self._counts.values(), dtype=np.float32, count=len(self._counts))
+        penalised[tokens] -= np.float32(self._presence) + np.float32(self._frequency) * counts
+        return penalised
+
+    def _draw(self, row: Logits, best: float) -> int:
+        assert self._random is not None  # noqa: S101 - callers asked
+        candidates = np.flatnonzero(row >= best - _NEGLIGIBLE * self._temperature)
+        if len(candidates) > TOP_K:
+            candidates = candidates[np.argpartition(row[candidates], -TOP_K)[-TOP_K:]]
+        candidates = candidates[np.argsort(-row[candidates], kind="stable")]
+        weights = np.exp((row[candidates].astype(np.float64) - best) / self._temperature)
+        sums = np.cumsum(weights)
+        sums /= sums[-1]
+        kept = int(np.searchsorted(sums, self._top_p)) + 1
+        drawn = self._random.random() * sums[min(kept, len(sums)) - 1]
+        return int(candidates[min(int(np.searchsorted(sums, drawn, side="right")), len(candidates) - 1)])
