@@ -58,6 +58,14 @@ class Settings:
     log_format: LogFormat = "auto"
     """`auto`: for people where stderr is a terminal, else one JSON object a line."""
 
+    @property
+    def loopback(self) -> bool:
+        """Only this machine can connect: what a policy without keys asks for."""
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
     def to_dict(self) -> dict[str, str | int | float | bool | None]:
         """Plain values, for the message to a worker process. Holds `redis_url`: not for logs."""
         return {name: str(value) if isinstance(value, Path) else value for name, value in _fields(self)}

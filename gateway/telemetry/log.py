@@ -18,6 +18,8 @@ import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+LogFormat = Literal["auto", "json", "console"]
+
 _DROPPED = frozenset({"prompt", "messages", "body", "text", "content", "api_key", "authorization", "fields"})
 """Fields that could hold a prompt, an answer or a key: whoever logs them by mistake does not."""
 _LONG_LINE = 4_000
@@ -37,7 +39,7 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 def configure(
     *,
     level: str,
-    format: Literal["auto", "json", "console"],  # noqa: A002 the setting's name, without its room's
+    format: LogFormat,  # noqa: A002 the setting's name, without its room's
     stream: BinaryIO | None = None,
 ) -> None:
     """Set the process's logging up; called once, by what starts the process. `stream` is standard error if not given.
@@ -45,20 +47,24 @@ def configure(
     `auto` is `console` when the stream is a terminal, else `json`.
     """
     stream = stream or sys.stderr.buffer
-    console = format == "console" or (format == "auto" and stream.isatty())
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             structlog.processors.format_exc_info,
             drop_texts,
-            _for_people(stream) if console else to_json,
+            _console(stream) if for_people(format, stream) else to_json,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=structlog.BytesLoggerFactory(file=_Unbreakable(stream)),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
     _route_libraries(_LEVELS[level])
+
+
+def for_people(format: LogFormat, stream: BinaryIO) -> bool:  # noqa: A002 the setting's name
+    """Whether people read this log: asked for, or `auto` on a terminal."""
+    return format == "console" or (format == "auto" and stream.isatty())
 
 
 def drop_texts(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -105,7 +111,7 @@ def _first_letters(match: re.Match[bytes]) -> bytes:
     return match[0][: match[0].index(start) + len(start)] + b"***"
 
 
-def _for_people(stream: BinaryIO) -> Processor:
+def _console(stream: BinaryIO) -> Processor:
     renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=24)
 
     def render(logger: WrappedLogger, method: str, event: EventDict) -> bytes:

@@ -191,3 +191,21 @@ def test_to_a_worker_and_back(home):
     """A worker gets the same settings that its parent has."""
     settings = load(home, {"redis_url": "redis://h", "drain_s": "1.5", "edge": False})
     assert Settings.from_dict(settings.to_dict()) == settings
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.10", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("127.0.0.1.example.com", False),
+        ("10.0.0.1", False),
+    ],
+)
+def test_loopback(host, loopback):
+    """Only addresses that no other machine reaches count as loopback."""
+    assert Settings(host=host).loopback is loopback

@@ -1,0 +1,69 @@
+"""`firstdraft`: the group of all commands. A command's module is imported when that command is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from typing import cast
+
+import click
+
+from gateway.errors import FirstdraftError
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "serve": ("gateway.cli.serve:serve", "Run the gateway."),
+    "init": ("gateway.cli.init:init", "Write a first policy folder, with comments."),
+    "ask": ("gateway.cli.ask:ask", "Ask a running gateway, and watch the draft become the final."),
+    "keys": ("gateway.cli.keys:keys", "API keys of tenants."),
+    "policy": ("gateway.cli.policy:policy", "Check policies, and explain their decisions."),
+}
+"""Where each command is, and its one line in the help (a test compares it with the command's own)."""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name, and shows its help without importing any of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 as above
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        return cast("click.Command", getattr(importlib.import_module(module), name))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 as above
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(None, "--version", package_name="firstdraft", message="firstdraft %(version)s")
+def firstdraft() -> None:
+    """Firstdraft: an LLM gateway that shows a draft at once and the final when it is there.
+
+    First steps: `firstdraft init policies`, then `firstdraft serve`, then `firstdraft ask "Why is the sky blue?"`.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line. An error that we know is printed without a traceback; exit status 1."""
+    try:
+        firstdraft.main(arguments, prog_name="firstdraft")
+    except FirstdraftError as error:
+        click.echo(f"firstdraft: {error.message}", err=True)
+        sys.exit(1)
+
+
+def version() -> str:
+    """The installed version; `0` where the package runs without having been installed."""
+    try:
+        return metadata.version("firstdraft")
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
+if __name__ == "__main__":
+    main()
