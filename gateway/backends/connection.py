@@ -1,0 +1,125 @@
+"""Requests to one backend over kept connections, and the one case in which a request is sent twice.
+
+A kept connection may have been closed by the backend just as it was picked: the request is written, and the connection
+ends without one byte of an answer. Then, and only then, it is sent again, on a fresh connection. aiohttp does not do
+that for POST.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from multidict import CIMultiDict
+
+from gateway.inference.deployment import Backend
+
+_KEEPALIVE_S = 30.0
+_NO_LIMITS = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
+"""`AttemptLimits` has them all under one timer; aiohttp would set several for each request and one for each read."""
+
+
+class _Body(aiohttp.payload.Payload):
+    """A request's body, which notices when it is written and to which connection."""
+
+    _value: bytes
+    _default_content_type = "application/json"
+
+    def __init__(self, body: bytes, *, used: weakref.WeakSet[object], on_written: Callable[[], None]) -> None:
+        super().__init__(body)
+        self._size = len(body)
+        self._used = used
+        self._on_written = on_written
+        self.was_used = False
+        """The connection had carried a request before this one."""
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return self._value.decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        await self.write_with_length(writer, None)
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:  # noqa: ARG002
+        connection = writer.protocol  # type: ignore[attr-defined] # aiohttp's only writer has it, its interface does not
+        self.was_used = connection in self._used
+        self._used.add(connection)
+        self._on_written()
+        await writer.write(self._value)
+
+
+class Connections:
+    """The connections to one backend; made when they are first needed, in the loop that needs them."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._url = f"{backend.base_url}/chat/completions"
+        self._headers = CIMultiDict(
+            {
+                "content-type": "application/json",
+                "accept": "text/event-stream, application/json",
+                "accept-encoding": "identity",
+                "user-agent": "firstdraft",
+            }
+        )
+        if backend.api_key is not None:
+            self._headers["authorization"] = f"Bearer {backend.api_key.reveal()}"
+        self._kept: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
+        self._used: weakref.WeakSet[object] = weakref.WeakSet()
+
+    async def post(
+        self, body: bytes, *, traceparent: str | None, on_written: Callable[[], None]
+    ) -> aiohttp.ClientResponse:
+        """Send `body`; the response's head has come when this returns. `on_written`: a connection is there, and used.
+
+        Raises:
+            aiohttp.ClientError, OSError: see `failures`.
+        """
+        headers = self._headers
+        if traceparent is not None:
+            headers = headers.copy()
+            headers["traceparent"] = traceparent
+        if self._kept is None:
+            self._kept = _session(force_close=False)
+        payload = _Body(body, used=self._used, on_written=on_written)
+        try:
+            return await self._send(self._kept, payload, headers)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError) as error:
+            if not payload.was_used or _was_answered(error):
+                raise
+        if self._fresh is None:
+            self._fresh = _session(force_close=True)
+        return await self._send(self._fresh, _Body(body, used=self._used, on_written=on_written), headers)
+
+    async def _send(
+        self, session: aiohttp.ClientSession, payload: _Body, headers: CIMultiDict[str]
+    ) -> aiohttp.ClientResponse:
+        return await session.post(self._url, data=payload, headers=headers, allow_redirects=False)
+
+    async def close(self) -> None:
+        """End all connections, those in use too."""
+        sessions, self._kept, self._fresh = (self._kept, self._fresh), None, None
+        for session in sessions:
+            if session is not None:
+                await session.close()
+
+
+def _session(*, force_close: bool) -> aiohttp.ClientSession:
+    """Nothing from the environment (proxies, netrc), no cookies, no decompression, no timers of its own."""
+    if force_close:
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    else:
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S)
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=_NO_LIMITS,
+        trust_env=False,
+        auto_decompress=False,
+    )
+
+
+def _was_answered(error: Exception) -> bool:
+    # When the connection ends inside the head of an answer, aiohttp puts what came of it in place of its sentence.
+    return isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str)

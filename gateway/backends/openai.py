@@ -1,0 +1,263 @@
+"""A backend that speaks OpenAI's chat API over HTTP: vLLM, SGLang, TGI, llama-server, OpenAI and many more.
+
+An attempt: wait for a place, send, look at the head, then either read one body or relay reads of a stream. What is
+wrong with an answer is found before any of it is passed on, as far as it can be. An attempt that ends in any other way
+than with the last byte of its answer closes its connection, at once: a backend that nobody listens to has to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Iterable
+
+import aiohttp
+
+from gateway.backends.call import Call
+from gateway.backends.connection import Connections
+from gateway.backends.content_coding import ContentDecoder, Identity, content_decoder
+from gateway.backends.failures import LIBRARY_ERRORS, failure
+from gateway.backends.limits import AttemptLimits
+from gateway.backends.refusal import passed_headers, retry_after_s
+from gateway.errors import BackendBroken, BackendError
+from gateway.inference.deployment import Backend
+from gateway.inference.events import Emit, Relayed
+from gateway.inference.usage import Usage
+from gateway.telemetry.record import AttemptRecord
+from gateway.wire.openai_chat import StreamDecoder, decode_answer, encode_request, refused_by_status
+
+_MOST_ANSWER_BYTES = 64 * 1024 * 1024
+_MOST_REFUSAL_BYTES = 64 * 1024
+_END_WAIT_S = 0.05
+"""How long the end of the response may take after `[DONE]`, before its connection is given up instead of kept."""
+
+
+class OpenAIBackend:
+    """One backend's client. Its connections are made at the first call and kept between calls."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.active = 0
+        """Calls that run now."""
+        self._connections = Connections(backend)
+        self._places = asyncio.Semaphore(backend.concurrency) if backend.concurrency is not None else None
+        self._retired = False
+
+    async def answer(self, call: Call, emit: Emit) -> None:
+        """Ask, and emit the answer's events: `Relayed`… and `UsageReported` for a stream, else one `WholeAnswer`.
+
+        Raises:
+            BackendUnreachable, BackendTimeout, BackendBroken, BackendCut, BackendRefused: see `errors`.
+        """
+        attempt = _Attempt(call)
+        self.active += 1
+        try:
+            async with attempt.limits:
+                if self._places is None:
+                    await self._ask(attempt, emit)
+                else:
+                    attempt.queue()
+                    async with self._places:
+                        attempt.leave_queue()
+                        await self._ask(attempt, emit)
+        finally:
+            self.active -= 1
+            if self._retired and not self.active:
+                await self.close()
+
+    async def _ask(self, attempt: _Attempt, emit: Emit) -> None:
+        response = await attempt.send(self._connections)
+        try:
+            await attempt.receive(response, emit)
+        except BaseException:
+            response.close()
+            raise
+        # Frees the connection for the next call if all of the response was read, else closes it.
+        response.release()
+
+    async def close(self) -> None:
+        await self._connections.close()
+
+    async def retire(self) -> None:
+        self._retired = True
+        if not self.active:
+            await self.close()
+
+
+class _Attempt:
+    """One call on its way: its limits, its timings, its response."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._id = call.deployment.id
+        self._timeouts = call.deployment.backend.timeouts
+        self._record: AttemptRecord = call.record
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._sent = self._began
+        self.limits = AttemptLimits(self._timeouts, deadline=call.deadline, deployment=self._id)
+
+    def queue(self) -> None:
+        self.limits.begin("queue", self._timeouts.first_token_s)
+
+    def leave_queue(self) -> None:
+        now = self._loop.time()
+        self._record.queue_s = now - self._began
+        self._began = now
+
+    async def send(self, connections: Connections) -> aiohttp.ClientResponse:
+        call = self._call
+        body = encode_request(call.request, call.deployment, max_tokens=call.max_tokens)
+        self.limits.begin("connect", self._timeouts.connect_s)
+        try:
+            response = await connections.post(body, traceparent=call.traceparent, on_written=self._on_written)
+        except LIBRARY_ERRORS as error:
+            raise failure(error, deployment=self._id, answered=False) from error
+        self._record.status = response.status
+        return response
+
+    async def receive(self, response: aiohttp.ClientResponse, emit: Emit) -> None:
+        if response.status >= 400:
+            raise await self._refusal(response)
+        stream = self._call.request.stream
+        coding = self._check_head(response, "text/event-stream" if stream else "application/json")
+        if stream:
+            await self._relay(response.content, coding, emit)
+        else:
+            await self._read_whole(response.content, coding, emit)
+
+    def _on_written(self) -> None:
+        self._sent = self._loop.time()
+        self._record.connect_s = self._sent - self._began
+        if self._call.request.stream:
+            self.limits.begin("first_token", self._timeouts.first_token_s)
+        else:
+            # The first byte of a whole answer comes when all of it has been produced.
+            self.limits.pause()
+
+    # --- the head ---------------------------------------------------------------------------------------------
+
+    def _check_head(self, response: aiohttp.ClientResponse, expected: str) -> ContentDecoder:
+        if not 200 <= response.status <= 299:
+            raise self._broken(f"answered with status {response.status}, which is no answer to a chat request")
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != expected and not (expected == "application/json" and kind.endswith("+json")):
+            raise self._broken(f"answered with {kind[:80] or 'no content type'} instead of {expected}")
+        return self._coding(response)
+
+    def _coding(self, response: aiohttp.ClientResponse) -> ContentDecoder:
+        name = response.headers.get("content-encoding", "")
+        coding = content_decoder(name)
+        if coding is None:
+            raise self._broken(f"answered with content-encoding {name[:80]}, which was not asked for")
+        return coding
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> BackendError:
+        """The error for an error status. Nothing that is wrong with its body makes it another error."""
+        self.limits.begin("idle", self._timeouts.idle_s)
+        try:
+            body = await self._read(response.content, self._coding(response), _MOST_REFUSAL_BYTES)
+        except BackendError:
+            body = b""
+        return refused_by_status(
+            body,
+            status=response.status,
+            deployment=self._id,
+            retry_after_s=retry_after_s(response.headers),
+            passed_headers=passed_headers(response.headers),
+        )
+
+    # --- one body ---------------------------------------------------------------------------------------------
+
+    async def _read_whole(self, content: aiohttp.StreamReader, coding: ContentDecoder, emit: Emit) -> None:
+        body = await self._read(content, coding, _MOST_ANSWER_BYTES)
+        answer = decode_answer(body, deployment=self._id)
+        if answer.usage is not None:
+            self._count(answer.usage)
+        self.limits.pause()
+        await emit(answer)
+
+    async def _read(self, content: aiohttp.StreamReader, coding: ContentDecoder, most_bytes: int) -> bytes:
+        body = bytearray()
+        while True:
+            self.limits.begin("idle", self._timeouts.idle_s)
+            try:
+                data = await content.readany()
+                if not data:
+                    return bytes(body)
+                for piece in coding.pieces(data):
+                    body += piece
+                    if len(body) > most_bytes:
+                        raise self._broken(f"answered with more than {most_bytes} bytes")
+            except zlib.error as error:
+                raise self._broken("answered with a body that cannot be decompressed") from error
+            except LIBRARY_ERRORS as error:
+                raise failure(error, deployment=self._id, answered=True) from error
+
+    # --- a stream ---------------------------------------------------------------------------------------------
+
+    async def _relay(self, content: aiohttp.StreamReader, coding: ContentDecoder, emit: Emit) -> None:
+        decoder = StreamDecoder(deployment=self._id, n=self._call.request.n)
+        limits, idle_s, answering = self.limits, self._timeouts.idle_s, False
+        plain = isinstance(coding, Identity)
+        try:
+            while not decoder.ended:
+                if answering:
+                    limits.begin("idle", idle_s)
+                data = await self._next(content)
+                if not data:
+                    break
+                if answering:
+                    limits.pause()
+                for piece in (data,) if plain else self._pieces(coding, data):
+                    for event in decoder.feed(piece):
+                        if not answering and isinstance(event, Relayed) and event.content:
+                            answering = True
+                            self._first_content()
+                            limits.pause()
+                        await emit(event)
+            limits.pause()
+            for event in decoder.close():
+                await emit(event)
+        finally:
+            if answering:
+                self._record.decode_s = self._loop.time() - self._sent - (self._record.prefill_s or 0.0)
+            if decoder.usage is not None:
+                self._count(decoder.usage)
+        await self._read_end(content)
+
+    async def _next(self, content: aiohttp.StreamReader) -> bytes:
+        """The next read; empty at the end of the stream, or at a broken one: the decoder knows if that is too soon."""
+        try:
+            return await content.readany()
+        except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError):
+            return b""
+        except LIBRARY_ERRORS as error:
+            raise failure(error, deployment=self._id, answered=True) from error
+
+    def _pieces(self, coding: ContentDecoder, data: bytes) -> Iterable[bytes]:
+        try:
+            yield from coding.pieces(data)
+        except zlib.error as error:
+            raise self._broken("streamed something that cannot be decompressed") from error
+
+    async def _read_end(self, content: aiohttp.StreamReader) -> None:
+        """Let the end of the response come in, which it mostly does with `[DONE]`: else no connection could be kept."""
+        if content.at_eof():
+            return
+        try:
+            async with asyncio.timeout(_END_WAIT_S):
+                while await content.readany():
+                    pass
+        except LIBRARY_ERRORS:
+            return
+
+    def _first_content(self) -> None:
+        self._record.prefill_s = self._loop.time() - self._sent
+
+    def _count(self, usage: Usage) -> None:
+        self._record.input_tokens = usage.input_tokens
+        self._record.output_tokens = usage.output_tokens
+        self._record.cached_input_tokens = usage.cached_input_tokens
+
+    def _broken(self, what: str) -> BackendBroken:
+        return BackendBroken(f"{self._id} {what}", deployment=self._id)

@@ -1,0 +1,57 @@
+"""One client for each backend of the policy, as long as a policy that has it may be in use."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from types import TracebackType
+from typing import Self
+
+from gateway.backends.call import BackendClient
+from gateway.backends.edge import EdgeBackend
+from gateway.backends.openai import OpenAIBackend
+from gateway.edge.client import EdgeClient
+from gateway.errors import EdgeUnavailable
+from gateway.inference.deployment import Backend
+
+
+class Backends:
+    """Hands out clients. Two backends that differ in anything, a key or a limit, have two clients."""
+
+    def __init__(self, edge: EdgeClient | None) -> None:
+        self._edge = None if edge is None else EdgeBackend(edge)
+        self._clients: dict[Backend, OpenAIBackend] = {}
+        self._leaving: list[OpenAIBackend] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for client in (*self._clients.values(), *self._leaving):
+            await client.close()
+        self._clients.clear()
+        self._leaving.clear()
+
+    def client(self, backend: Backend) -> BackendClient:
+        """The client of `backend`, made at its first use.
+
+        Raises:
+            EdgeUnavailable: the edge is switched off.
+        """
+        if backend.type == "edge":
+            if self._edge is None:
+                raise EdgeUnavailable("the edge is switched off in this gateway")
+            return self._edge
+        client = self._clients.get(backend)
+        if client is None:
+            client = self._clients[backend] = OpenAIBackend(backend)
+        return client
+
+    async def retire(self, in_use: Collection[Backend]) -> None:
+        """Close the clients of backends that are not in `in_use`, each when its last call is over."""
+        self._leaving = [client for client in self._leaving if client.active]
+        for backend in [backend for backend in self._clients if backend not in in_use]:
+            client = self._clients.pop(backend)
+            self._leaving.append(client)
+            await client.retire()
