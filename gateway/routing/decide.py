@@ -110,7 +110,7 @@ def _decide_route(
         route=route.name,
         mode=mode,
         deployments=tuple(choices),
-        first_choices=sum(1 for _ in takewhile(preferred.__contains__, choices)),
+        first_choices=sum(1 for _ in takewhile((preferred or choices).__contains__, choices)),
         draft=draft,
         draft_max_tokens=0 if draft is None else route.draft.max_tokens,
         no_draft=no_draft,

@@ -52,7 +52,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     deployments: tuple[Deployment, ...] = ()
     """All that may give the final, best first: those that the route prefers, then its fallback."""
     first_choices: int = 0
-    """How many of `deployments` are not fallback."""
+    """How many of them, from the front, are what the route prefers; all, when nothing that it prefers was left."""
     draft: Deployment | None = None
     """The edge's deployment when a draft is to be made."""
     draft_max_tokens: int = 0
