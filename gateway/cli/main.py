@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
-from importlib import metadata
 from typing import cast
 
 import click
@@ -17,7 +16,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("gateway.cli.init:init", "Write a first policy folder, with comments."),
     "ask": ("gateway.cli.ask:ask", "Ask a running gateway, and watch the draft become the final."),
     "keys": ("gateway.cli.keys:keys", "API keys of tenants."),
-    "policy": ("gateway.cli.policy:policy", "Check policies, and explain their decisions."),
+    "policy": ("gateway.cli.policy:policy", "Check policies, and explain what they decide."),
 }
 """Where each command is, and its one line in the help (a test compares it with the command's own)."""
 
@@ -55,14 +54,6 @@ def main(arguments: list[str] | None = None) -> None:
     except FirstdraftError as error:
         click.echo(f"firstdraft: {error.message}", err=True)
         sys.exit(1)
-
-
-def version() -> str:
-    """The installed version; `0` where the package runs without having been installed."""
-    try:
-        return metadata.version("firstdraft")
-    except metadata.PackageNotFoundError:
-        return "0"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,153 @@
+"""`firstdraft ask`: one question to a running gateway, with the draft on the screen while the final is made."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import click
+import httpx
+import msgspec
+from rich.console import Console
+from rich.live import Live
+
+from gateway.cli.answer import Answer, Chunk
+from gateway.wire.sse import SSEDecoder
+
+KEY_VARIABLE = "FIRSTDRAFT_KEY"
+_TIMEOUT = httpx.Timeout(connect=5.0, read=120.0, write=10.0, pool=5.0)
+_FRAMES_PER_SECOND = 12
+
+
+@click.command(epilog=f"The API key, where the gateway wants one, is read from {KEY_VARIABLE}.")
+@click.argument("question")
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where the gateway is.")
+@click.option("--model", default="large", show_default=True, help="A model's name, as the policy has it.")
+@click.option(
+    "--draft",
+    type=click.Choice(["frames", "reasoning", "off"]),
+    default="frames",
+    show_default=True,
+    help="How to ask for the draft.",
+)
+@click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Longest answer.")
+@click.option("--feature", default=None, help="Ask as this feature of the tenant.")
+def ask(question: str, url: str, model: str, draft: str, max_tokens: int, feature: str | None) -> None:  # noqa: PLR0917 click passes them by name
+    """Ask a running gateway, and watch the draft become the final."""
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": question}],
+        "max_tokens": max_tokens,
+        "stream": True,
+        "draft": draft,
+    }
+    headers = _headers(feature)
+    # A proxy of the environment is for the world outside, not for a gateway on this machine.
+    outside = urlsplit(url).hostname not in {"127.0.0.1", "localhost", "::1"}
+    try:
+        with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=outside) as client:
+            answer = _watch(client, body)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        message = f"{url}: {_reason(error)}. Is the gateway running? `firstdraft serve` starts one."
+        raise click.ClickException(message) from None
+    except msgspec.DecodeError as error:
+        message = f"{url}: answered something that no Firstdraft gateway says: {error}"
+        raise click.ClickException(message) from None
+    if answer.error:
+        sys.exit(1)
+
+
+def _headers(feature: str | None) -> dict[str, str]:
+    headers = {} if feature is None else {"x-firstdraft-feature": feature}
+    key = os.environ.get(KEY_VARIABLE)
+    return headers if key is None else {**headers, "authorization": f"Bearer {key}"}
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _watch(client: httpx.Client, body: dict[str, object]) -> Answer:
+    answer = Answer()
+    console = Console(highlight=False)
+    started = time.monotonic()
+    with Live(
+        answer.drawn(), console=console, refresh_per_second=_FRAMES_PER_SECOND, get_renderable=answer.drawn
+    ) as live:
+        with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            if response.status_code == httpx.codes.OK:
+                for chunk in _chunks(response):
+                    answer.take(chunk, time.monotonic() - started)
+            else:
+                answer.error = _refusal(response)
+        answer.notes += _notes(client, response, time.monotonic() - started)
+        live.refresh()
+    return answer
+
+
+def _chunks(response: httpx.Response) -> Iterator[Chunk]:
+    decoder = SSEDecoder()
+    for data in response.iter_raw():
+        for event in decoder.feed(data):
+            if event.data != b"[DONE]":
+                yield msgspec.json.decode(event.data, type=Chunk)
+
+
+def _refusal(response: httpx.Response) -> str:
+    response.read()
+    try:
+        error = response.json()["error"]
+        return f"{response.status_code} {error.get('code') or error.get('type')}: {error['message']}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{response.status_code} from something that is no Firstdraft gateway"
+
+
+def _notes(client: httpx.Client, response: httpx.Response, took_s: float) -> list[str]:
+    """What stands below the answer: the decision, the cost, what is left."""
+    headers = response.headers
+    notes = []
+    if "x-firstdraft-route" in headers:
+        facts = [f"{name} {headers[f'x-firstdraft-{name}']}" for name in _DECISION if f"x-firstdraft-{name}" in headers]
+        notes.append("decision  " + " · ".join(facts))
+    usage = client.get("/v1/firstdraft/usage", params={"request": headers.get("x-request-id", "")})
+    if usage.status_code == httpx.codes.OK:
+        told = msgspec.json.decode(usage.content, type=_Usage)
+        last = told.last
+        if last is not None:
+            tokens = f"{last.input_tokens} tokens in, {last.output_tokens} out, {last.draft_tokens} drafted"
+            notes.append(f"cost      ${last.cost_usd:.6f} ({tokens}) · {took_s:.2f} s in all")
+        notes += [f"left      {left}" for left in told.budgets]
+    return notes
+
+
+_DECISION = ("route", "mode", "deployment", "policy", "cache", "no-draft")
+
+
+class _Budget(msgspec.Struct):
+    limit: float
+    unit: str
+    per: str
+    left: float
+    resets_in_s: float
+    feature: str | None = None
+
+    def __str__(self) -> str:
+        of = "" if self.feature is None else f" for {self.feature}"
+        if self.unit == "usd":
+            return f"${self.left:,.4f} of ${self.limit:,.2f} a {self.per}{of}"
+        return f"{self.left:,.0f} of {self.limit:,.0f} {self.unit} a {self.per}{of}"
+
+
+class _Last(msgspec.Struct):
+    cost_usd: float = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    draft_tokens: int = 0
+
+
+class _Usage(msgspec.Struct):
+    budgets: list[_Budget]
+    last: _Last | None = None
