@@ -1,0 +1,312 @@
+"""A backend that follows a script: a real HTTP server with OpenAI's chat API, for tests.
+
+What happens to a request is told by, in this order: a JSON object `{"script": {…}}` as the last user message, the next
+script in `queue`, the script for its model in `by_model`, `default`. By hand:
+
+    python -m tests.upstream.scripted --port 9000
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import json
+import re
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import msgspec
+from aiohttp import web
+from multidict import CIMultiDictProxy
+
+from tests.upstream.script import Script
+
+_CREATED = 1_700_000_000
+
+
+@dataclass
+class Received:
+    """One request as it came. `at` is in the monotonic clock's seconds."""
+
+    path: str
+    headers: CIMultiDictProxy[str]
+    body: bytes
+    at: float
+    json: dict[str, Any] = field(default_factory=dict)
+
+
+class ScriptedUpstream:
+    """The server, on a free port of the loopback while the context is open."""
+
+    def __init__(self, *, port: int = 0) -> None:
+        self.default = Script()
+        self.by_model: dict[str, Script] = {}
+        self.queue: deque[Script] = deque()
+        self.requests: list[Received] = []
+        self.open = 0
+        """Requests in progress."""
+        self.disconnects: list[float] = []
+        """When clients left in mid-answer, in the monotonic clock's seconds."""
+        self.chunks_sent = 0
+        self.peers: set[tuple[str, int]] = set()
+        """The connections that requests came on."""
+        self._port = port
+        self._runner: web.AppRunner | None = None
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(client_max_size=64 * 1024 * 1024)
+        app.router.add_post("/v1/chat/completions", self._serve)
+        app.router.add_get("/v1/models", self._models)
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
+        self._port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    async def drop_idle_connections(self) -> None:
+        """End all connections, as a restart does, and listen on."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        for connection in list(self._runner.server.connections):
+            connection.force_close()
+            if connection.transport is not None:
+                connection.transport.abort()
+
+    async def _models(self, request: web.Request) -> web.Response:
+        self.requests.append(Received(request.path, request.headers, b"", time.monotonic()))
+        return web.json_response({"object": "list", "data": [{"id": "scripted", "object": "model"}]})
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        received = Received(request.path, request.headers, body, time.monotonic(), json.loads(body))
+        self.requests.append(received)
+        self.peers.add(request.transport.get_extra_info("peername"))
+        self.open += 1
+        try:
+            return await _Performance(self, request, received.json, self._script(received.json)).run()
+        except (asyncio.CancelledError, ConnectionError):
+            self.disconnects.append(time.monotonic())
+            raise
+        finally:
+            self.open -= 1
+
+    def _script(self, body: dict[str, Any]) -> Script:
+        last = next((m for m in reversed(body.get("messages", [])) if m.get("role") == "user"), {})
+        content = last.get("content")
+        if isinstance(content, str) and content.lstrip().startswith('{"script"'):
+            return msgspec.convert(json.loads(content)["script"], Script)
+        if self.queue:
+            return self.queue.popleft()
+        return self.by_model.get(body.get("model", ""), self.default)
+
+
+class _Performance:
+    """One request played by its script."""
+
+    def __init__(self, upstream: ScriptedUpstream, request: web.Request, body: dict[str, Any], script: Script):
+        self._upstream = upstream
+        self._request = request
+        self._body = body
+        self._script = script
+        self._id = f"chatcmpl-scripted-{len(upstream.requests)}"
+        self._sent = 0
+        self._response = web.StreamResponse(status=script.status, headers=script.headers)
+
+    async def run(self) -> web.StreamResponse:
+        script = self._script
+        if script.cut in ("before_head", "in_head"):
+            return self._cut_head()
+        if script.stall_after == -1:
+            await asyncio.sleep(3600)
+        await asyncio.sleep(script.head_after_s)
+        if script.refuses_usage_option and "stream_options" in self._body:
+            return self._refuse_option()
+        stream = bool(self._body.get("stream"))
+        if script.body is not None or script.status >= 300 or not stream:
+            return await self._whole()
+        return await self._stream()
+
+    # --- the connection ---------------------------------------------------------------------------------------
+
+    def _end_connection(self) -> web.StreamResponse:
+        transport = self._request.transport
+        if transport is not None:
+            transport.abort() if self._script.reset else transport.close()
+        return self._response
+
+    def _cut_head(self) -> web.StreamResponse:
+        transport = self._request.transport
+        if self._script.cut == "in_head" and transport is not None:
+            transport.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/ev")
+        return self._end_connection()
+
+    def _refuse_option(self) -> web.Response:
+        error = {"message": "Unknown field: stream_options", "type": "invalid_request_error", "param": "stream_options"}
+        return web.json_response({"error": {**error, "code": None}}, status=400)
+
+    # --- a whole answer ---------------------------------------------------------------------------------------
+
+    async def _whole(self) -> web.StreamResponse:
+        script = self._script
+        await asyncio.sleep(script.think_s)
+        body, kind = script.body, script.content_type or "application/json"
+        if body is None and script.status >= 400:
+            error = {"message": f"scripted {script.status}", "type": "scripted", "param": None, "code": "scripted"}
+            body = json.dumps({"error": error}).encode()
+        elif body is None:
+            body = json.dumps(self._answer()).encode()
+        body = self._encoded(body)
+        response = self._response
+        response.content_type = kind
+        response.content_length = len(body)
+        await response.prepare(self._request)
+        if script.cut == "after_head":
+            return self._end_connection()
+        if script.cut_after is not None:
+            await response.write(body[: script.cut_after])
+            return self._end_connection()
+        await response.write(body)
+        await response.write_eof()
+        return response
+
+    def _encoded(self, body: bytes) -> bytes:
+        if not self._script.coding:
+            return body
+        self._response.headers["content-encoding"] = self._script.coding
+        return gzip.compress(body) if self._script.coding == "gzip" else body
+
+    def _answer(self) -> dict[str, Any]:
+        script = self._script
+        message: dict[str, Any] = {"role": "assistant", "content": script.text}
+        if script.tool_calls:
+            message |= {"content": None, "tool_calls": script.tool_calls}
+        choices = [
+            {"index": index, "message": message, "finish_reason": script.finish_reason}
+            for index in range(self._body.get("n") or 1)
+        ]
+        answer = {**self._head("chat.completion"), "choices": choices, **script.extra}
+        return answer if script.usage == "none" else {**answer, "usage": self._usage()}
+
+    # --- a stream ---------------------------------------------------------------------------------------------
+
+    async def _stream(self) -> web.StreamResponse:
+        script, response = self._script, self._response
+        response.content_type = script.content_type or "text/event-stream"
+        if script.coding:
+            response.headers["content-encoding"] = script.coding
+        await response.prepare(self._request)
+        if script.cut == "after_head":
+            return self._end_connection()
+        compress = gzip.compress if script.coding == "gzip" else None
+        writes = self._raw() if script.raw else self._events()
+        async for data in writes:
+            await self._write(compress(data) if compress else data)
+        if script.cut_after is not None and not script.raw:
+            return self._end_connection()
+        await response.write_eof()
+        return response
+
+    async def _write(self, data: bytes) -> None:
+        step = self._script.fragment or len(data)
+        for start in range(0, len(data), step):
+            await self._response.write(data[start : start + step])
+            if step < len(data):
+                await asyncio.sleep(0)
+
+    async def _raw(self) -> AsyncIterator[bytes]:
+        for index, data in enumerate(self._script.raw):
+            await asyncio.sleep(self._script.delay_s if index else self._script.think_s)
+            yield data
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        script = self._script
+        for payload in script.first_events:
+            yield self._framed(payload)
+        await asyncio.sleep(script.think_s)
+        choices = range(self._body.get("n") or 1)
+        for index in choices:
+            yield self._chunk({"role": "assistant", "content": ""}, index=index)
+        pieces = re.findall(r"\s*\S+", script.text) or [""]
+        count = script.chunks if script.chunks is not None else len(pieces)
+        for number in range(count):
+            if script.stall_after == number:
+                await asyncio.sleep(3600)
+            if script.cut_after == number:
+                return
+            if number:
+                await asyncio.sleep(script.delay_s)
+            for index in choices:
+                yield self._chunk({"content": pieces[number % len(pieces)]}, index=index)
+            self._sent += 1
+            self._upstream.chunks_sent += 1
+        async for data in self._ending(choices):
+            yield data
+
+    async def _ending(self, choices: range) -> AsyncIterator[bytes]:
+        script = self._script
+        if script.error_event is not None:
+            name = f"event: {script.error_name}{script.line_end}".encode() if script.error_name else b""
+            yield name + self._framed(json.dumps(script.error_event).encode())
+            return
+        if script.tool_calls:
+            calls = [{"index": index, **call} for index, call in enumerate(script.tool_calls)]
+            yield self._chunk({"tool_calls": calls})
+        if script.finish_reason is not None:
+            for index in choices:
+                more = {"usage": self._usage()} if script.usage == "finish" else {}
+                yield self._chunk({}, index=index, finish_reason=script.finish_reason, **more)
+        asked = (self._body.get("stream_options") or {}).get("include_usage")
+        if script.usage == "chunk" and asked:
+            usage = {**self._head("chat.completion.chunk"), "choices": [], "usage": self._usage(), **script.extra}
+            yield self._framed(json.dumps(usage, ensure_ascii=False).encode())
+        if script.done:
+            yield self._framed(b"[DONE]")
+
+    def _chunk(
+        self, delta: dict[str, Any], *, index: int = 0, finish_reason: str | None = None, **more: object
+    ) -> bytes:
+        choice = {"index": index, "delta": delta, "finish_reason": finish_reason}
+        chunk = {**self._head("chat.completion.chunk"), "choices": [choice], **self._script.extra, **more}
+        if self._script.usage == "every":
+            chunk["usage"] = self._usage()
+        return self._framed(json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode())
+
+    def _framed(self, payload: bytes) -> bytes:
+        end = self._script.line_end.encode()
+        if self._script.multiline and payload.startswith(b"{"):
+            lines = json.dumps(json.loads(payload), indent=1, ensure_ascii=False).encode().split(b"\n")
+        else:
+            lines = [payload]
+        data = b"".join(b"data: " + line + end for line in lines) + end
+        return b": a comment" + end + end + data if self._script.comments else data
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self._id, "object": kind, "created": _CREATED, "model": self._body.get("model", "")}
+
+    def _usage(self) -> dict[str, int]:
+        output = self._sent or len(re.findall(r"\S+", self._script.text))
+        return {"prompt_tokens": 11, "completion_tokens": output, "total_tokens": 11 + output}
+
+
+async def _run(port: int) -> None:
+    async with ScriptedUpstream(port=port) as upstream:
+        print(upstream.base_url, flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="A backend that follows a script.")
+    parser.add_argument("--port", type=int, default=0)
+    asyncio.run(_run(parser.parse_args().port))
