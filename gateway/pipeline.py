@@ -1,8 +1,8 @@
 """The story of one request, top to bottom.
 
-labels and facts → decision → cache → hold → mode → events back up → settled, cached, recorded. The order is the product's
-hardest property (cache before budget, constraint before everything, settled whatever happens), so it stands here and
-nowhere else.
+labels and facts → decision → cache → hold → mode → events back up → settled, cached, recorded. The order is the
+product's hardest property (cache before budget, constraint before everything, settled whatever happens), so it stands
+here and nowhere else.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from gateway import modes
 from gateway.backends.pool import Backends
-from gateway.budgets.ledger import Claim, Hold, Ledger
+from gateway.budgets.claim import Claim, Hold
+from gateway.budgets.ledger import Ledger
 from gateway.cache.control import CacheControl
 from gateway.cache.prompts import PromptCache
 from gateway.classification import labels
@@ -37,6 +37,7 @@ from gateway.inference.events import (
 )
 from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.inference.usage import Usage, input_tokens_bound, input_tokens_estimate
+from gateway.modes import run as modes
 from gateway.modes.plan import Plan
 from gateway.policy.compiled import CompiledPolicy, Mode
 from gateway.policy.facts import Facts

@@ -1,6 +1,7 @@
 """The composition root: opens what lives as long as the process, in order, and closes it in reverse.
 
-`open_machine` starts what a machine has once (the embedded store, the edge process), `open_services` what each worker has.
+`open_machine` starts what a machine has once (the embedded store, the edge process), `open_services` what each worker
+has.
 """
 
 from __future__ import annotations
@@ -125,7 +126,25 @@ class Services:
     draining: bool = False
     in_flight: int = 0
     """Requests that are being answered."""
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while the gateway drains and no request is in flight."""
     edge_was_warm: bool = False
+
+    def drain(self) -> None:
+        """Take no new requests; `idle` is set when the last one is over."""
+        self.draining = True
+        if not self.in_flight:
+            self.idle.set()
+
+    def begin(self) -> None:
+        """A request has arrived; `end` is called when it is over."""
+        self.in_flight += 1
+
+    def end(self) -> None:
+        """A request is over, however it ended."""
+        self.in_flight -= 1
+        if self.draining and not self.in_flight:
+            self.idle.set()
 
     def finish(self, record: RequestRecord) -> None:
         """One request is over: one log line, the metrics, and for a while its record."""

@@ -1,4 +1,4 @@
-"""What a client's `cache-control` request header says (RFC 9111, section 5.2.1), as far as a cached answer can obey it."""
+"""What a client's `cache-control` header asks (RFC 9111, section 5.2.1), as far as a cached answer can obey it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MOST_HEADER = 1_024
 
 
 class CacheControl(msgspec.Struct, frozen=True, kw_only=True):
-    """`no_store`: neither read nor write; `no_cache`: ask anew, then write; `max_age_s`: oldest answer taken, in seconds."""
+    """`no_store`: neither read nor write; `no_cache`: ask anew, then write; `max_age_s`: oldest answer, in seconds."""
 
     no_store: bool = False
     no_cache: bool = False
@@ -31,5 +31,7 @@ def parse(header: str | None) -> CacheControl:
     return CacheControl(
         no_store="no-store" in directives,
         no_cache="no-cache" in directives,
-        max_age_s=min(int(age), _MOST_SECONDS) if age.isascii() and age.isdigit() and len(age) <= len(str(_MOST_SECONDS)) else None,
+        max_age_s=min(int(age), _MOST_SECONDS)
+        if age.isascii() and age.isdigit() and len(age) <= len(str(_MOST_SECONDS))
+        else None,
     )

@@ -20,8 +20,8 @@ def gather(*, tenant: frozenset[str], header: str, metadata: str) -> frozenset[s
         metadata: the value of the body's `metadata.labels`, likewise.
 
     Raises:
-        InvalidRequest: a name is not one (lower case letters, digits, `_`, `-`, `.`; 64 at most), or there are too many.
-            Silently leaving one out could let data go where it must not.
+        InvalidRequest: a name is not one (lower case letters, digits, `_`, `-`, `.`; 64 at most), or there are too
+            many. Silently leaving one out could let data go where it must not.
     """
     given = tenant.union(_names(header, "x-firstdraft-labels"), _names(metadata, "metadata.labels"))
     if len(given) > MOST_LABELS + len(tenant):

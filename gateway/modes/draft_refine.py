@@ -49,7 +49,7 @@ async def run(plan: Plan, drafter: Deployment, emit: Emit) -> None:
     # Not a task group: a fault of the draft's must never end the final, nor wrap its error in a group.
     drafting = asyncio.create_task(draft.run(), name="draft")
     try:
-        await _refine(plan, drafter, finals, draft, drafting, emit)
+        await _refine(plan, finals, draft, drafting, _Final(draft, drafting, emit))
     finally:
         await _stop(drafting)
 
@@ -62,25 +62,19 @@ async def _stop(drafting: asyncio.Task[None]) -> None:
 
 
 async def _refine(
-    plan: Plan,
-    drafter: Deployment,
-    finals: Sequence[Deployment],
-    draft: Draft,
-    drafting: asyncio.Task[None],
-    emit: Emit,
+    plan: Plan, finals: Sequence[Deployment], draft: Draft, drafting: asyncio.Task[None], final: _Final
 ) -> None:
-    final = _Final(draft, drafting, emit)
     try:
         await attempt.answer(plan, finals, final.pass_on)
     except (BackendError, EdgeError) as error:
-        if final.begun or not error.retryable or drafter not in plan.deployments:
+        if final.begun or not error.retryable or draft.drafter not in plan.deployments:
             await draft.drop()
             raise
         await asyncio.wait((drafting,))
         if draft.is_an_answer:
             await draft.promote()
         else:
-            await attempt.answer(plan, (drafter,), final.pass_on)
+            await attempt.answer(plan, (draft.drafter,), final.pass_on)
 
 
 class Draft:
@@ -89,7 +83,7 @@ class Draft:
     def __init__(self, plan: Plan, drafter: Deployment, emit: Emit) -> None:
         self.text = ""
         self._plan = plan
-        self._drafter = drafter
+        self.drafter = drafter
         self._emit = emit
         self._state = DraftState.PARTIAL
         self._finish_reason = ""
@@ -121,7 +115,7 @@ class Draft:
         limit = plan.draft_max_tokens if plan.max_tokens is None else min(plan.draft_max_tokens, plan.max_tokens)
         call = Call(
             request=plan.request,
-            deployment=self._drafter,
+            deployment=self.drafter,
             max_tokens=limit,
             tenant=plan.tenant,
             record=record,
@@ -129,7 +123,7 @@ class Draft:
             traceparent=None,
         )
         try:
-            await plan.backends.client(self._drafter.backend).answer(call, self._pass_on)
+            await plan.backends.client(self.drafter.backend).answer(call, self._pass_on)
             record.outcome = "ok"
             await self._complete()
         except FirstdraftError as error:
@@ -157,7 +151,7 @@ class Draft:
     async def promote(self) -> None:
         """The draft is the answer."""
         plan = self._plan
-        plan.record.deployment = self._drafter.id
+        plan.record.deployment = self.drafter.id
         plan.record.final_ttft_s = plan.elapsed_s()
         self._record.role = "final"
         await self._close(DraftState.PROMOTED, None)
@@ -173,7 +167,7 @@ class Draft:
                 if self._plan.record.draft_ttft_s is None:
                     self._plan.record.draft_ttft_s = self._plan.elapsed_s()
                 self.text += event.text
-                await self._emit(DraftText(event.text, self._drafter.model))
+                await self._emit(DraftText(event.text, self.drafter.model))
             case Finished():
                 self._finish_reason = event.reason
             case UsageReported():
@@ -191,7 +185,7 @@ class Draft:
         await self._emit(
             DraftCompleted(
                 text=self.text,
-                model=self._drafter.model,
+                model=self.drafter.model,
                 tokens=self._usage.output_tokens,
                 ttft_s=self._plan.record.draft_ttft_s or self._plan.elapsed_s(),
             )
@@ -201,9 +195,7 @@ class Draft:
         self._state = state
         self._plan.record.draft = state.value
         self._plan.record.similarity = similarity
-        await self._emit(
-            DraftJudged(state=state, model=self._drafter.model, text=self.text, similarity=similarity)
-        )
+        await self._emit(DraftJudged(state=state, model=self.drafter.model, text=self.text, similarity=similarity))
 
 
 class _Final:

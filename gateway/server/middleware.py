@@ -38,7 +38,7 @@ async def boundary(http: web.Request, handler: Handler) -> web.StreamResponse:
     record = RequestRecord(request_id=f"req-{os.urandom(12).hex()}", method=http.method, path=http.path)
     http[STARTED] = started
     http[RECORD] = record
-    services.in_flight += 1
+    services.begin()
     counted = http.path not in _QUIET_PATHS
     if counted:
         services.metrics.begin()
@@ -50,7 +50,7 @@ async def boundary(http: web.Request, handler: Handler) -> web.StreamResponse:
         record.error = ShuttingDown.code or "" if services.draining else ClientGone.code or ""
         raise
     finally:
-        services.in_flight -= 1
+        services.end()
         record.e2e_s = asyncio.get_running_loop().time() - started
         if counted:
             services.finish(record)
@@ -70,7 +70,7 @@ async def _answer(http: web.Request, handler: Handler, record: RequestRecord) ->
         return await _tell(http, record, _from_http(http, error))
     except ConnectionError:
         return await _tell(http, record, ClientGone("the client closed the connection"))
-    except Exception:
+    except Exception:  # noqa: BLE001 the one boundary: the client gets an answer, the log gets the rest
         structlog.get_logger().exception("internal_error", request_id=record.request_id, path=http.path)
         return await _tell(http, record, InternalError("internal error"))
     else:

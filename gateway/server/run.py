@@ -1,12 +1,13 @@
 """Starting, draining, and with more than one worker supervising.
 
-One worker serves in this process. More are processes of their own that share one listening socket; this process then keeps
-the store and the edge for them, and starts a worker again that dies.
+One worker serves in this process. More are processes of their own that share one listening socket; this process then
+keeps the store and the edge for them, and starts a worker again that dies.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -28,7 +29,6 @@ from gateway.settings import Settings
 _BACKLOG = 1_024
 _CANCEL_S = 1.0
 """For handlers that are still there after draining: they are cancelled, and settle."""
-_DRAIN_LOOK_S = 0.02
 _KEEPALIVE_S = 75.0
 """Longer than the 60 s after which common load balancers drop an idle connection, so that we are never first."""
 
@@ -86,7 +86,7 @@ async def listening(
             structlog.get_logger().info("listening", url=url, policy=policy.current.version)
             yield Listening(url, policy.current, services)
         finally:
-            services.draining = True
+            services.drain()
             structlog.get_logger().info("draining", in_flight=services.in_flight, limit_s=settings.drain_s)
             await site.stop()
             await _drained(services, settings.drain_s)
@@ -94,11 +94,9 @@ async def listening(
 
 
 async def _drained(services: Services, limit_s: float) -> None:
-    """Wait until no request runs any more, `limit_s` at most. (aiohttp's own wait would take twice its limit.)"""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + limit_s
-    while services.in_flight and loop.time() < end:
-        await asyncio.sleep(_DRAIN_LOOK_S)
+    """Wait until no request runs any more, `limit_s` at most; aiohttp's own wait would take twice its limit."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(services.idle.wait(), limit_s)
 
 
 def bind(settings: Settings) -> socket.socket:

@@ -1,8 +1,8 @@
 """More than one worker: processes that share one listening socket, watched by the one that owns store and edge.
 
 The parent binds the socket and passes its descriptor on; a worker that dies takes only its own requests with it, and
-connections that wait in the socket's queue go to the others. Parent to worker: one JSON line on standard input (`Orders`);
-SIGTERM drains a worker. Worker to parent: nothing. A worker whose parent is gone is ended by the kernel.
+connections that wait in the socket's queue go to the others. Parent to worker: one JSON line on standard input
+(`Orders`); SIGTERM drains a worker. Worker to parent: nothing. A worker whose parent is gone is ended by the kernel.
 """
 
 from __future__ import annotations
@@ -42,9 +42,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
 
 async def supervise(settings: Settings, machine: Machine, listener: socket.socket, stop: asyncio.Event) -> None:
     """Run `settings.workers` workers until `stop`; then drain them."""
-    orders = Orders(
-        settings=settings, machine=machine, listener=listener.fileno(), parent=os.getpid()
-    )
+    orders = Orders(settings=settings, machine=machine, listener=listener.fileno(), parent=os.getpid())
     listener.listen(1_024)
     with sharing(settings.state) as environ:
         async with asyncio.TaskGroup() as group:

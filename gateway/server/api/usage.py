@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.budgets.ledger import Left
+from gateway.budgets.claim import Left
 from gateway.errors import NotFound
 from gateway.server.keys import IDENTITY, SERVICES
 

@@ -58,9 +58,7 @@ async def test_a_refusal_that_no_retry_can_mend_is_final():
 async def test_the_last_error_is_told_when_all_fail():
     """Every deployment is tried once, and the last failure is raised."""
     with pytest.raises(BackendRefused) as failure:
-        await run(
-            {"a": Script([BackendUnreachable("a")]), "b": Script([BackendRefused("b", status=503)])}, [A, B]
-        )
+        await run({"a": Script([BackendUnreachable("a")]), "b": Script([BackendRefused("b", status=503)])}, [A, B])
     assert failure.value.status == 503
 
 

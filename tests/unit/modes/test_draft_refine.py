@@ -21,7 +21,12 @@ from gateway.policy.compiled import Mode
 from .scripted import Script, Seen, deployment, plan
 
 EDGE, CLOUD = deployment("edge", edge=True), deployment("cloud")
-DRAFT = [TextDelta("Paris"), TextDelta(" it is."), Finished("stop"), UsageReported(Usage(input_tokens=9, output_tokens=4))]
+DRAFT = [
+    TextDelta("Paris"),
+    TextDelta(" it is."),
+    Finished("stop"),
+    UsageReported(Usage(input_tokens=9, output_tokens=4)),
+]
 
 
 def final(text):
@@ -63,7 +68,7 @@ async def test_another_final_replaces_the_draft():
 
 async def test_a_final_that_comes_first_drops_the_draft_and_stops_the_edge():
     """Nobody decodes a draft that has nothing left to give."""
-    seen = await run([0.5, *DRAFT], final("Paris"))
+    seen = await run([0.5, *DRAFT], [0.02, *final("Paris")])
     (judged,) = seen.of(DraftJudged)
     assert judged.state is DraftState.DROPPED
     assert seen.scripts["edge"].cancelled == 1
