@@ -27,7 +27,7 @@ class Places:
     edge: Deployment | None = None
     edge_model: str | None = None
     edge_named: bool = False
-    """There is an edge backend, be it a broken one."""
+    """There is an edge backend, or a broken one that may have been meant for it."""
 
 
 class PlacesCompiler:
@@ -40,7 +40,8 @@ class PlacesCompiler:
 
     def compile(self, specs: Specs) -> Places:
         """What `specs` say, without what is broken in them."""
-        places = Places(edge_named=any(spec.type == "edge" for spec in specs.backends.values()))
+        broken = "backends" in self._document.broken or len(specs.backends) < len(self._document.mappings["backends"])
+        places = Places(edge_named=broken or any(spec.type == "edge" for spec in specs.backends.values()))
         for name, spec in specs.backends.items():
             backend = self._edge(name, spec, places) if spec.type == "edge" else self._remote(name, spec)
             if backend is not None:
@@ -119,7 +120,7 @@ class PlacesCompiler:
     def _deployment(self, path: Path, spec: DeploymentSpec, places: Places) -> Deployment | None:
         backend = places.backends.get(spec.backend)
         if backend is None:
-            if spec.backend not in self._document.mappings["backends"]:
+            if self._document.lacks("backends", spec.backend):
                 known = self._document.mappings["backends"]
                 self._add((*path, "backend"), f"there is no backend `{spec.backend}`{suggestion(spec.backend, known)}")
             return None
@@ -146,6 +147,7 @@ class PlacesCompiler:
         known_one = places.deployments.setdefault(deployment.id, deployment)
         if known_one != deployment:
             self._add(path, f"`{deployment.id}` is described differently in another place; say the same in both")
+            return None
         return known_one
 
     def _remote_model(self, path: Path, spec: DeploymentSpec) -> str:

@@ -83,7 +83,7 @@ class RulesCompiler:
             route = self._route(path, spec, when)
             if route is not None and usable:
                 routes.append(route)
-        if not self._document.lists["routes"]:
+        if "routes" not in self._document.broken and not self._document.lists["routes"]:
             mark = self._document.mark(())
             self._mistakes.add(
                 mark, "no routes: nothing would be served; add `routes: [{name: all, mode: cloud_only}]`"
@@ -127,7 +127,7 @@ class RulesCompiler:
         """The deployments of these public models, each once, in order."""
         found: dict[str, Deployment] = {}
         for index, name in enumerate(names):
-            if name not in self._document.mappings["models"]:
+            if self._document.lacks("models", name):
                 known = self._document.mappings["models"]
                 self._add((*path, index), f"there is no model `{name}`{suggestion(name, known)}")
             if name in names[:index]:
@@ -140,10 +140,10 @@ class RulesCompiler:
         model = spec.draft.model
         if model is not None:
             at = (*path, "draft", "model")
-            if model not in self._document.mappings["models"]:
+            if self._document.lacks("models", model):
                 known = self._document.mappings["models"]
                 self._add(at, f"there is no model `{model}`{suggestion(model, known)}")
-            elif model in self._places.models and not any(d.is_edge for d in self._places.models[model]):
+            elif self._places.models.get(model) and not any(d.is_edge for d in self._places.models[model]):
                 self._add(at, f"`{model}` has no deployment on the edge, and only the edge drafts")
         if spec.mode != "draft_refine" and "draft" in spec.model_fields_set:
             self._add((*path, "draft"), f"mode {spec.mode} makes no draft; use draft_refine, or remove this", key=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
-from gateway.policy.mistakes import Mark, Mistakes, suggestion
+from gateway.policy.mistakes import Mark, Mistakes, nearest, suggestion
 from gateway.policy.yaml_file import MOST_BYTES, Path, Tree, read_tree
 
 MAPPINGS = ("backends", "models", "tenants")
@@ -26,6 +26,8 @@ class Document:
     lists: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in LISTS})
     marks: dict[Path, Mark] = field(default_factory=dict)
     key_marks: dict[Path, Mark] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)
+    """Sections of which something could not be read: a name that is not there is then nobody's mistake."""
     digest: bytes = b""
     """SHA-256 over the names and contents of the files."""
 
@@ -36,6 +38,10 @@ class Document:
             if found is not None:
                 return found
         return Mark(str(self.directory))
+
+    def lacks(self, section: str, name: str) -> bool:
+        """Nothing in the whole folder has this name."""
+        return section not in self.broken and name not in self.mappings[section]
 
     def name_mark(self, path: Path) -> Mark:
         """Where the key of `path` stands; of a list's item, where the item begins."""
@@ -59,8 +65,10 @@ def read_document(directory: FilePath, mistakes: Mistakes) -> Document:
     except OSError as problem:
         reason = problem.strerror or "cannot be read"
         mistakes.add(Mark(str(directory)), f"no policy folder: {reason}{_MAKE_ONE}")
+        document.broken.update(SECTIONS)
         return document
     if not files:
+        document.broken.update(SECTIONS)
         mistakes.add(Mark(str(directory)), f"no *.yaml in this folder{_MAKE_ONE}")
     if len(files) > MOST_FILES:
         mistakes.add(Mark(str(directory)), f"more than {MOST_FILES} policy files")
@@ -69,7 +77,9 @@ def read_document(directory: FilePath, mistakes: Mistakes) -> Document:
         data = _read(file, mistakes)
         digest.update(f"{file.name}\0{len(data)}\0".encode("utf-8", "surrogateescape") + data)
         tree = read_tree(str(file), data, mistakes)
-        if tree is not None:
+        if tree is None:
+            document.broken.update(SECTIONS)
+        else:
             _merge(document, tree, mistakes)
     document.digest = digest.digest()
     return document
@@ -88,6 +98,7 @@ def _merge(document: Document, tree: Tree, mistakes: Mistakes) -> None:
     if tree.value is None:
         return
     if not isinstance(tree.value, dict):
+        document.broken.update(SECTIONS)
         mistakes.add(tree.marks[()], f"a policy file is a mapping with sections ({', '.join(SECTIONS)})")
         return
     for section, value in tree.value.items():
@@ -96,6 +107,7 @@ def _merge(document: Document, tree: Tree, mistakes: Mistakes) -> None:
         elif section in LISTS:
             _merge_list(document, section, value, tree, mistakes)
         else:
+            document.broken.update(nearest(section, SECTIONS))
             mark = tree.key_marks[section,]
             mistakes.add(mark, f"unknown section `{section}`{suggestion(section, SECTIONS)}")
 
@@ -104,6 +116,7 @@ def _merge_mapping(document: Document, section: str, value: object, tree: Tree, 
     if value is None:
         return
     if not isinstance(value, dict):
+        document.broken.add(section)
         mistakes.add(tree.marks[section,], f"`{section}` is a mapping from names to what they mean")
         return
     merged = document.mappings[section]
@@ -120,6 +133,7 @@ def _merge_list(document: Document, section: str, value: object, tree: Tree, mis
     if value is None:
         return
     if not isinstance(value, list):
+        document.broken.add(section)
         mistakes.add(tree.marks[section,], f"`{section}` is a list: each entry begins with `- name: …`")
         return
     merged = document.lists[section]

@@ -40,7 +40,7 @@ class Environment:
         if value.startswith("file:"):
             found = self._file(value.removeprefix("file:").removeprefix("//"))
         elif _WHOLE_REFERENCE.fullmatch(value):
-            found = self._variable(value[2:-1])
+            found = self._variable(value[2:-1], default="")
         elif value.startswith("${") and ":-" in value:
             raise ValueError(f"a default would be the key itself, or `${{…}}` is misspelt: {_WHERE_KEYS_GO}")
         else:
@@ -49,7 +49,7 @@ class Environment:
             raise ValueError("the key has characters that no header can carry; check for a line break in its middle")
         return Secret(found) if found else None
 
-    def _variable(self, reference: str) -> str:
+    def _variable(self, reference: str, default: str = "default") -> str:
         parts = _NAME.fullmatch(reference)
         if parts is None:
             raise ValueError(f"`${{{reference}}}` names no variable; write `${{NAME}}` or `${{NAME:-default}}`")
@@ -59,7 +59,7 @@ class Environment:
         if parts[2] is not None:
             return parts[2]
         if found is None:
-            raise ValueError(f"{parts[1]} is not set in the environment; set it, or write `${{{parts[1]}:-default}}`")
+            raise ValueError(f"{parts[1]} is not set in the environment; set it, or write `${{{parts[1]}:-{default}}}`")
         raise ValueError(f"{parts[1]} is empty in the environment; set it, or write `${{{parts[1]}:-}}` if it may be")
 
     def _file(self, name: str) -> str:

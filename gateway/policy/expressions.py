@@ -24,7 +24,7 @@ MOST_CHARACTERS = 4_000
 _MOST_TOGETHER = 64
 _MOST_CHARACTERS_TOGETHER = 50_000
 
-_COMPLAINT = re.compile(r"^ERROR: <input>:(\d+):(\d+): (.*)$", re.MULTILINE)
+_COMPLAINT = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)$", re.MULTILINE)
 _UNDECLARED = re.compile(r"undeclared reference to '([^']*)'")
 _OVERLOAD = re.compile(r"found no matching overload for '_?([^'_]+)_?' applied to '\((.*)\)'")
 _KNOWN_FUNCTIONS = (
@@ -82,7 +82,7 @@ class Compiler:
             raise ExpressionError(self._complaints(str(problem))) from None
         if expression.return_type() != cel.Type.BOOL:
             kind = expression.return_type().name().lower()
-            raise ExpressionError([Complaint(1, 1, f"a condition must be true or false, but this is a {kind}")])
+            raise ExpressionError([Complaint(1, 1, f"a condition must be true or false, but this gives {kind}")])
         outcome_of(expression, self._dry_run)
         return Condition(source, expression, self._constant(source))
 

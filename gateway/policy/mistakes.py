@@ -11,6 +11,7 @@ from gateway.errors import Mistake, PolicyError
 MOST_MISTAKES = 200
 """Reported at once; a file in the wrong format would give thousands."""
 _MOST_NAMES_LISTED = 12
+_SHORT = 3
 _LONGEST_COMPARED = 128
 _MOST_NAMES_COMPARED = 500
 """Clients send words to compare as well (an unknown model): the search has to stay in the microseconds."""
@@ -53,14 +54,21 @@ class Mistakes:
             raise PolicyError(self.found)
 
 
+def nearest(word: str, known: Iterable[str]) -> list[str]:
+    """The known name that `word` was most likely meant for; empty when none is near."""
+    folded = {name.lower(): name for name in known}
+    if len(word) > _LONGEST_COMPARED or len(folded) > _MOST_NAMES_COMPARED:
+        return []
+    cutoff = 0.6 if len(word) > _SHORT else 0.75
+    return [folded[near] for near in difflib.get_close_matches(word.lower(), sorted(folded), n=1, cutoff=cutoff)]
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """What follows "unknown name `word`": the nearest known name, or a list of those that there are."""
     names = sorted(set(known))
-    folded = {name.lower(): name for name in names}
-    comparable = len(word) <= _LONGEST_COMPARED and len(names) <= _MOST_NAMES_COMPARED
-    near = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.6) if comparable else []
+    near = nearest(word, names)
     if near:
-        return f"; did you mean `{folded[near[0]]}`?"
+        return f"; did you mean `{near[0]}`?"
     if not names:
         return "; there are none"
     listed = ", ".join(f"`{name}`" for name in names[:_MOST_NAMES_LISTED])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator, model_validator
 
 from gateway.budgets.limit import Window
 from gateway.inference.deployment import BackendType
@@ -31,6 +31,14 @@ class Spec(BaseModel):
     """What all entries share: unknown keys are errors, nothing is converted behind the author's back."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_something(cls, value: object) -> object:
+        """A key without a value is an oversight: a `when:` left empty would match everything."""
+        if value is None:
+            raise ValueError("there is nothing here; give it a value, or remove the key")
+        return value
 
 
 class TimeoutsSpec(Spec):

@@ -141,7 +141,7 @@ class _Builder:
         if isinstance(node, yaml.ScalarNode) and kind in _TEXT_TAGS:
             return _scalar(node, kind)
         self._mistakes.add(mark, f"tag `{node.tag}` has no meaning here; remove it")
-        return None
+        return str(node.value) if isinstance(node, yaml.ScalarNode) else None
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, object]:
         built: dict[str, object] = {}
