@@ -15,6 +15,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "serve": ("gateway.cli.serve:serve", "Run the gateway."),
     "init": ("gateway.cli.init:init", "Write a first policy folder, with comments."),
     "ask": ("gateway.cli.ask:ask", "Ask a running gateway, and watch the draft become the final."),
+    "status": ("gateway.cli.status:status", "Say whether a running gateway is ready, and what it waits for."),
     "keys": ("gateway.cli.keys:keys", "API keys of tenants."),
     "policy": ("gateway.cli.policy:policy", "Check policies, and explain what they decide."),
 }

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Makes .venv and installs into it: what requirements.lock pins, then this checkout. A second run does nothing.
+# As root on Debian it installs missing build tools first. PYTHON names another interpreter than the first good one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '%s\n' "$*" >&2; }
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+missing_packages() {
+    local tool
+    for tool in gcc g++ cmake git; do
+        command -v "$tool" >/dev/null || printf '%s ' "$tool"
+    done
+    command -v ninja >/dev/null || printf 'ninja-build '
+    if ! python=$(find_python); then
+        printf 'python3 python3-dev python3-venv '
+    elif ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        printf 'python3-venv '
+    fi
+}
+
+install_packages() {
+    local missing
+    missing=$(missing_packages)
+    [ -n "$missing" ] || return 0
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "Installing Debian packages: $missing"
+        apt-get update -qq >&2
+        # shellcheck disable=SC2086 # a list of names
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >&2
+        return
+    fi
+    # cmake, ninja and git are conveniences: without them pip brings the first two, and the third is not needed to run.
+    case " $missing" in
+        *' gcc '* | *' g++ '* | *python3*)
+            say "Needed and not found: $missing"
+            say "On Debian: sudo apt-get install $missing"
+            exit 1
+            ;;
+    esac
+}
+
+stamp() { cat requirements.lock pyproject.toml deploy/install.sh | sha256sum | cut -d' ' -f1; }
+
+install_packages
+python=$(find_python) || { say "Python 3.11 or newer is needed; PYTHON=… names one."; exit 1; }
+if [ "$(cat .venv/installed 2>/dev/null)" = "$(stamp)" ]; then
+    exit 0
+fi
+# A virtual environment whose interpreter is gone cannot be mended.
+[ ! -e .venv ] || .venv/bin/python -c '' 2>/dev/null || rm -rf .venv
+[ -e .venv ] || { say "Making .venv with $("$python" --version)"; "$python" -m venv .venv; }
+rm -f .venv/installed
+
+export CMAKE_ARGS="${CMAKE_ARGS:--DLLAVA_BUILD=OFF}"
+say "Installing what requirements.lock names. llama-cpp-python is compiled: about 4 minutes on 2 cores, once."
+.venv/bin/python -m pip install -v --require-hashes -r requirements.lock 2>&1 \
+    | "$python" deploy/install_progress.py .venv/install.log
+.venv/bin/python -m pip install -v --no-deps -e . 2>&1 | "$python" deploy/install_progress.py .venv/install.log
+stamp >.venv/installed
