@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -37,8 +37,8 @@ _STATS_S = 2.0
 class EdgeRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the edge is to answer.
 
-    `tenant` is who fairness counts for. `isolated`: this tenant shares no prompt prefix with others. `ttft_within_s`: refuse
-    (EdgeOverloaded) when the first token is predicted later than that, in seconds. Temperature None or 0 is greedy.
+    `tenant` is who fairness counts for. `isolated`: this tenant shares no prompt prefix with others. `ttft_within_s`:
+    refuse (EdgeOverloaded) when the first token is predicted later than that. Temperature None or 0 is greedy.
     """
 
     messages: tuple[Message, ...]
@@ -108,6 +108,7 @@ class EdgeClient:
     def __init__(self, socket_path: Path) -> None:
         self._socket_path = socket_path
         self._status = EdgeStatus(state="off", reason="the edge is not in use")
+        self._changed = asyncio.Event()
         self._load = protocol.Load()
         self._link: Link | None = None
         self._streams: dict[int, _Stream] = {}
@@ -115,7 +116,7 @@ class EdgeClient:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._status = EdgeStatus(state="starting", reason="the edge does not listen yet")
+        self._become(EdgeStatus(state="starting", reason="the edge does not listen yet"))
         self._task = asyncio.create_task(self._stay_connected(), name="edge client")
         return self
 
@@ -126,12 +127,29 @@ class EdgeClient:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        self._status = EdgeStatus(state="off", reason="the gateway stops")
+        self._become(EdgeStatus(state="off", reason="the gateway stops"))
 
     @property
     def status(self) -> EdgeStatus:
         """The edge as last heard of; no I/O."""
         return self._status
+
+    async def until_warm(self) -> None:
+        """Returns when the edge is warm. Raises EdgeUnavailable when it failed, and will not be without a change."""
+        status = await self.until(lambda status: status.state in {"warm", "failed"})
+        if status.state == "failed":
+            raise EdgeUnavailable(status.reason)
+
+    async def until(self, is_so: Callable[[EdgeStatus], bool]) -> EdgeStatus:
+        """The first status, from now on, of which this is true."""
+        while not is_so(self._status):
+            await self._changed.wait()
+        return self._status
+
+    def _become(self, status: EdgeStatus) -> None:
+        self._status = status
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     def predict_ttft_s(self, prompt_tokens: int) -> float | None:
         """Seconds until a prompt with so many tokens that no kept prefix has would give its first token; no I/O.
@@ -245,13 +263,15 @@ class EdgeClient:
     def _received(self, frame: protocol.FromEdge) -> None:
         match frame:
             case protocol.Status():
-                self._status = EdgeStatus(
-                    state=frame.state, reason=frame.reason, model=frame.model, pid=frame.pid, n_ctx=frame.n_ctx
+                self._become(
+                    EdgeStatus(
+                        state=frame.state, reason=frame.reason, model=frame.model, pid=frame.pid, n_ctx=frame.n_ctx
+                    )
                 )
             case protocol.Load():
                 self._load = frame
             case protocol.Failed(id=0):
-                self._status = EdgeStatus(state="failed", reason=frame.message)
+                self._become(EdgeStatus(state="failed", reason=frame.message))
             case protocol.Failed():
                 self._hand(frame.id, _error(frame))
             case protocol.Token() | protocol.Done() | protocol.Stats() | protocol.Pong():
@@ -265,9 +285,7 @@ class EdgeClient:
     def _lost(self) -> None:
         self._link = None
         self._load = protocol.Load()
-        if self._status.state != "failed":
-            model = self._status.model
-            self._status = EdgeStatus(state="restarting", reason="the edge process ended", model=model)
+        self._become(EdgeStatus(state="restarting", reason="the edge process ended", model=self._status.model))
         for stream in self._streams.values():
             stream.put(EdgeCrashed("the edge process ended while it was answering"))
 

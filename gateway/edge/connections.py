@@ -38,9 +38,11 @@ from gateway.edge.protocol import (
     Submit,
     ToEdge,
 )
-from gateway.errors import EdgeError, EdgeUnavailable
+from gateway.errors import EdgeError, EdgeOverloaded, EdgeUnavailable
 
 _MOST_UNSENT_BYTES = 1024 * 1024
+_MOST_OPEN = 256
+"""Requests of one worker, running, waiting and being prepared. More than any batch and queue take."""
 _LOAD_INTERVAL_S = 0.1
 
 
@@ -141,7 +143,7 @@ class Connection(asyncio.Protocol):
         except BadFrame as error:
             self.cut(str(error))
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         self._transport = None
         self._open.clear()
         self._all.left(self)
@@ -215,15 +217,16 @@ class Connection(asyncio.Protocol):
         if request.id in self._open or request.id < 1:
             raise BadFrame(f"request number {request.id} is not free")
         self._open.add(request.id)
+        if len(self._open) > _MOST_OPEN:
+            self._fail(request.id, EdgeOverloaded(f"one worker has {_MOST_OPEN} requests at the edge already"))
+            return
         preparation = self._all.preparation
         if preparation is None:
             self._fail(request.id, EdgeUnavailable(f"the edge is {self._all.status.state}: {self._all.status.reason}"))
             return
         arrived_s = time.monotonic()
         prompt = self._all.tokenizer.submit(preparation.prompt, request)
-        prompt.add_done_callback(
-            lambda done: self._loop.call_soon_threadsafe(self._prepared, request, done, arrived_s)
-        )
+        prompt.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._prepared, request, done, arrived_s))
 
     def _prepared(self, request: Submit, prompt: Future[list[int]], arrived_s: float) -> None:
         engine, preparation = self._all.engine, self._all.preparation

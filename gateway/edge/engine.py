@@ -1,8 +1,8 @@
 """The decode loop: plan a step, decode it, sample, deliver; again.
 
-Threads. `run` has a thread of its own, and everything of the model, the scheduler and the answers belongs to it. Other threads
-only call `submit`, `cancel`, `cancel_all`, `ask_stats` and `stop`, which leave a note in the inbox and wake the loop;
-notes are read between two steps. What comes out goes through `deliver`, once a step, in the loop's thread.
+Threads. `run` has a thread of its own, and everything of the model, the scheduler and the answers belongs to it. Other
+threads only call `submit`, `cancel`, `cancel_all`, `ask_stats` and `stop`, which leave a note in the inbox and wake the
+loop; notes are read between two steps. What comes out goes through `deliver`, once a step, in the loop's thread.
 
 A fault in here ends the process: it is started again, and no half-known state is kept.
 """
@@ -18,7 +18,7 @@ from typing import Protocol
 
 from gateway.edge.answer import Answer
 from gateway.edge.job import Job
-from gateway.edge.measurement import Measurement
+from gateway.edge.measurement import Measurement, Sizes
 from gateway.edge.protocol import Done, Failed, Load, Stats, Submit, Token
 from gateway.edge.sampling import Logits, Sampler, Surprise
 from gateway.edge.scheduler import Batch, Limits, Memory, Scheduler
@@ -29,13 +29,11 @@ Output = Token | Done | Failed | Stats
 Deliver = Callable[[list[tuple[object, Output]], Load], None]
 
 
-class Decoder(Memory, Protocol):
+class Decoder(Memory, Sizes, Protocol):
     """What the loop needs of a model."""
 
     n_vocab: int
     eog: frozenset[int]
-    bytes: int
-    kv_bytes: int
 
     def decode(self, batch: Batch) -> None:
         """Decodes the rows."""
@@ -145,7 +143,7 @@ class Engine:
             self._read(self._inbox.popleft())
         batch = self._scheduler.plan(begun)
         if batch is not None:
-            self._step(batch, begun)
+            self._step(batch)
         if self._outputs or batch is not None:
             outputs, self._outputs = self._outputs, []
             self._deliver(outputs, self._load())
@@ -153,7 +151,7 @@ class Engine:
             self._measured.turn_s += self._clock() - begun
         return batch is not None
 
-    def _step(self, batch: Batch, begun: float) -> None:
+    def _step(self, batch: Batch) -> None:
         started = self._step_started_s = self._clock()
         self._model.decode(batch)
         ended = self._clock()
@@ -161,8 +159,7 @@ class Engine:
         self._scheduler.commit(batch)
         self._measured.step(batch, ended - started)
         for row, job in batch.sampled:
-            answer = self._answers[job.key]
-            self._advance(answer, row, ended)
+            self._advance(self._answers[job.key], row, ended)
 
     def _advance(self, answer: Answer, row: int, now_s: float) -> None:
         job = answer.job
@@ -193,9 +190,8 @@ class Engine:
                 for answer in [answer for answer in self._answers.values() if answer.owner is owner]:
                     self._cancel(answer)
             case _Cancelled(owner, int(number)):
-                answer = self._answers.get((id(owner), number))
-                if answer is not None:
-                    self._cancel(answer)
+                if (found := self._answers.get((id(owner), number))) is not None:
+                    self._cancel(found)
             case _StatsAsked(owner, number):
                 self._outputs.append((owner, self._stats(number)))
 
@@ -226,7 +222,7 @@ class Engine:
         if refused is not job:
             self._answers[job.key] = answer
         if refused is not None:
-            victim = answer if refused is job else self._answers.pop(refused.key)
+            victim = self._answers.pop(refused.key, answer)
             self._refuse(victim, f"the edge's queue is full: {len(self._scheduler.queue)} requests wait")
 
     def _too_late(self, job: Job, within_s: float | None) -> str:
@@ -254,14 +250,7 @@ class Engine:
     # --- what others want to know -------------------------------------------------------------------------------
 
     def _load(self) -> Load:
-        scheduler = self._scheduler
-        return self._measured.load(
-            queued_tokens=scheduler.queued_tokens(),
-            soonest_end_tokens=min(
-                (job.most_tokens - len(job.tokens) for job in scheduler.active), default=0
-            ) if len(scheduler.active) >= scheduler.limits.active else 0,
-            counters=scheduler.counters,
-        )
+        return self._measured.load(self._scheduler)
 
     def _stats(self, number: int) -> Stats:
         return self._measured.stats(number, self._scheduler, self._model)

@@ -14,7 +14,7 @@ class Job:
     """A list of tokens that grows, and how many of them the KV cache holds.
 
     `tokens` are the prompt's and, after them, the answer's; `computed` of them are in the cache under `sequence`. A job
-    that lost its cells (see `scheduler`) only has `computed` set back: its tokens are read again, as if they were a prompt.
+    that lost its cells (see `scheduler`) has `computed` set back: its tokens are read again, like a prompt.
     """
 
     key: tuple[int, int]

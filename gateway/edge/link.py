@@ -21,7 +21,7 @@ class Link(asyncio.Protocol):
         self.closed = asyncio.Event()
 
     def send(self, frame: ToEdge) -> None:
-        """Queues one frame; nothing happens when the connection has ended. Raises BadFrame when it cannot be encoded."""
+        """Queues one frame; does nothing when the connection has ended. Raises BadFrame for what cannot be encoded."""
         data = self._writer.encode(frame)
         if self._transport is not None:
             self._transport.write(data)
@@ -41,7 +41,7 @@ class Link(asyncio.Protocol):
         except BadFrame:
             self.close()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         self._transport = None
         self.closed.set()
         self._lost()

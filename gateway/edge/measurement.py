@@ -6,17 +6,22 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.edge.protocol import Load, Stats
-from gateway.edge.scheduler import Batch, Counters, Scheduler
+from gateway.edge.scheduler import Batch, Scheduler
 
 _MEMORY = 0.95
 """How much of what was known stays after another full prefill step: the last 20 count."""
 
 
-class _Sizes(Protocol):
+class Sizes(Protocol):
+    """What a model takes in memory, in bytes."""
+
     @property
-    def bytes(self) -> int: ...
+    def model_bytes(self) -> int:
+        """Of the weights."""
+
     @property
-    def kv_bytes(self) -> int: ...
+    def kv_bytes(self) -> int:
+        """Of the KV cache."""
 
 
 @dataclass(slots=True)
@@ -41,7 +46,7 @@ class Measurement:
 
     @property
     def prefill_rate(self) -> float:
-        """Prompt tokens a second in recent steps that read any, all that the steps did beside it included; 0: unknown."""
+        """Prompt tokens a second in recent steps that read any, all else that they did included; 0: unknown."""
         return self._recent_tokens / self._recent_s if self._recent_s else 0.0
 
     def expect(self, prefill_rate: float) -> None:
@@ -64,16 +69,17 @@ class Measurement:
             self._recent_tokens = self._recent_tokens * _MEMORY + batch.prefill_tokens
             self._recent_s = self._recent_s * _MEMORY + seconds
 
-    def load(self, *, queued_tokens: int, soonest_end_tokens: int, counters: Counters) -> Load:
-        """`soonest_end_tokens`: most tokens until a place is free; 0 when one is."""
+    def load(self, scheduler: Scheduler) -> Load:
+        """What a prediction of TTFT needs now."""
+        counters = scheduler.counters
         return Load(
             prefill_rate=self.prefill_rate,
-            queued_tokens=queued_tokens,
-            wait_s=soonest_end_tokens * self._step_s,
+            queued_tokens=scheduler.queued_tokens(),
+            wait_s=scheduler.steps_until_place() * self._step_s,
             hit_share=counters.cached_tokens / counters.prompt_tokens if counters.prompt_tokens else 0.0,
         )
 
-    def stats(self, number: int, scheduler: Scheduler, sizes: _Sizes) -> Stats:
+    def stats(self, number: int, scheduler: Scheduler, sizes: Sizes) -> Stats:
         """All of it, with the gauges of this moment; `rss_bytes` is for the process to add."""
         counters = scheduler.counters
         return Stats(
@@ -101,6 +107,6 @@ class Measurement:
             loop_s=max(0.0, self.turn_s - self.prefill_s - self.decode_s),
             queue_s=self.queue_s,
             prefill_rate=self.prefill_rate,
-            model_bytes=sizes.bytes,
+            model_bytes=sizes.model_bytes,
             kv_bytes=sizes.kv_bytes,
         )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
+from typing import Any
 
 import llama_cpp
 import numpy as np
@@ -58,11 +59,9 @@ class Model:
             raise EdgeUnavailable(f"the model {path} has no vocabulary")
         self._vocabulary = vocabulary
         self.n_vocab = llama_cpp.llama_vocab_n_tokens(vocabulary)
-        self.eog = frozenset(
-            token for token in range(self.n_vocab) if llama_cpp.llama_vocab_is_eog(vocabulary, token)
-        )
+        self.eog = frozenset(token for token in range(self.n_vocab) if llama_cpp.llama_vocab_is_eog(vocabulary, token))
         """Tokens that end an answer."""
-        self.bytes = int(llama_cpp.llama_model_size(model))
+        self.model_bytes = int(llama_cpp.llama_model_size(model))
         self.template = self._read_template()
         self.control_words = self._read_control_words()
         self._piece_buffer = ctypes.create_string_buffer(_PIECE_BYTES)
@@ -78,7 +77,7 @@ class Model:
         params.kv_unified = True
         params.flash_attn_type = _FLASH_ATTENTION_ON
         params.no_perf = True
-        context = llama_cpp.llama_init_from_model(self._model, params)
+        context: llama_cpp.llama_context_p | None = llama_cpp.llama_init_from_model(self._model, params)
         if not context:
             raise EdgeUnavailable(f"llama.cpp cannot make a context of {limits.cells} tokens: is there enough memory?")
         return context
@@ -92,13 +91,13 @@ class Model:
         self._wanted = np.zeros(rows, dtype=np.int8)
         step = self._sequences.itemsize
         self._sequence_pointers = self._sequences.ctypes.data + step * np.arange(rows, dtype=np.uintp)
-        int32_p = ctypes.POINTER(ctypes.c_int32)
         batch = llama_cpp.llama_batch()
-        batch.token = self._tokens.ctypes.data_as(int32_p)
-        batch.pos = self._positions.ctypes.data_as(int32_p)
-        batch.n_seq_id = self._counts.ctypes.data_as(int32_p)
-        batch.seq_id = self._sequence_pointers.ctypes.data_as(ctypes.POINTER(int32_p))
-        batch.logits = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        int32_p = ctypes.POINTER(ctypes.c_int32)
+        _point(batch, "token", self._tokens, int32_p)
+        _point(batch, "pos", self._positions, int32_p)
+        _point(batch, "n_seq_id", self._counts, int32_p)
+        _point(batch, "seq_id", self._sequence_pointers, ctypes.POINTER(int32_p))
+        _point(batch, "logits", self._wanted, ctypes.POINTER(ctypes.c_int8))
         self._batch = batch
 
     def close(self) -> None:
@@ -151,7 +150,7 @@ class Model:
     # --- words --------------------------------------------------------------------------------------------------
 
     def tokenize(self, text: str, *, special: bool, first: bool) -> list[int]:
-        """Tokens of the text. `special`: control words in it become control tokens. `first`: add what a text starts with."""
+        """Tokens of the text. `special`: control words become control tokens. `first`: add what a text starts with."""
         data = text.encode("utf-8", errors="replace")
         room = len(data) + 8
         tokens: npt.NDArray[np.int32] = np.empty(room, dtype=np.int32)
@@ -187,3 +186,13 @@ class Model:
     def _read_control_words(self) -> tuple[str, ...]:
         control = (token for token in range(self.n_vocab) if llama_cpp.llama_vocab_is_control(self._vocabulary, token))
         return tuple(word for token in control if (word := self._word(token)))
+
+
+def _point(
+    batch: llama_cpp.llama_batch,
+    field: str,
+    array: npt.NDArray[Any],
+    kind: type[ctypes._Pointer[Any]],
+) -> None:
+    """Lets a field of the batch point at numpy's memory, which must outlive it."""
+    setattr(batch, field, ctypes.cast(array.ctypes.data, kind))

@@ -48,7 +48,7 @@ class Prefixes:
 
     def keep(self, prefix: Prefix) -> list[int]:
         """Keeps it as the most recent. Returns the sequences that are no longer needed: maybe its own."""
-        needless = []
+        needless: list[int] = []
         for other in list(self._kept.values()):
             if other.domain != prefix.domain:
                 continue

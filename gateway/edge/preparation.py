@@ -17,8 +17,8 @@ from typing import NoReturn, Protocol
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from gateway.edge.template import Template
 from gateway.edge.protocol import Submit
+from gateway.edge.template import Template
 from gateway.errors import EdgeUnsuitable
 from gateway.inference.request import Message, Sampling
 
@@ -52,7 +52,7 @@ class Preparation:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, autoescape=False)
         environment.globals["raise_exception"] = _refuse
         self._template = environment.from_string(vocabulary.template.source or _CHATML)
         words = sorted(vocabulary.control_words, key=len, reverse=True)

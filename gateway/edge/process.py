@@ -90,9 +90,9 @@ class EdgeProcess:
             loaded.engine.run()
         except EdgeError as error:
             reason = error.message
-            structlog.get_logger().error("edge model unusable", reason=reason)  # noqa: TRY400 - it says all
+            structlog.get_logger().error("edge model unusable", reason=reason)
             self._tell(lambda: self._connections.change(self._status("failed", reason)))
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - whatever it is, a process without its decode thread is of no use
             structlog.get_logger().exception("edge fault")
             sys.stderr.flush()
             os._exit(_FAULT_STATUS)

@@ -12,7 +12,7 @@ flood from one tenant does not shut out another.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from gateway.edge.job import Job
 from gateway.edge.protocol import Priority
@@ -99,14 +99,11 @@ class FairQueue:
             self._served.move_to_end(tenant)
 
     def _victim(self, newcomer: Job) -> Job:
-        waiting: Callable[[str], int] = lambda tenant: sum(
-            len(lanes.get(tenant, ())) for lanes in self._waiting.values()
-        )
         for name in reversed(_ORDER):
             lanes = self._waiting[name]
             if not lanes or (name == "interactive" and newcomer.priority == "background"):
                 continue
             greediest = max(lanes, key=lambda tenant: len(lanes[tenant]))
-            if name != newcomer.priority or waiting(greediest) > waiting(newcomer.tenant) + 1:
+            if name != newcomer.priority or len(lanes[greediest]) > len(lanes.get(newcomer.tenant, ())) + 1:
                 return lanes[greediest][-1]
         return newcomer

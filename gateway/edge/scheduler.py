@@ -171,6 +171,12 @@ class Scheduler:
         reading = sum(job.pending for job in self.active if job.pending > 1)
         return reading + sum(job.pending for job in self.queue)
 
+    def steps_until_place(self) -> int:
+        """Most steps until a job could be admitted, if all places are taken: answers may end sooner."""
+        if len(self.active) < self.limits.active:
+            return 0
+        return min(job.most_tokens - len(job.tokens) for job in self.active)
+
     def cells_active(self) -> int:
         """Distinct cells of running jobs."""
         return self.cells.used_by([job.sequence for job in self.active if job.sequence != NO_SEQUENCE])
@@ -236,7 +242,7 @@ class Scheduler:
             batch.sampled.append((len(batch.tokens) - 1, job))
 
     def _room(self, job: Job, rows: int, batch: Batch) -> bool:
-        """Tries to have so many cells free, at the cost of kept prefixes and of jobs that rank lower and have no row yet."""
+        """Tries to free so many cells, at the cost of kept prefixes and of jobs that rank lower and have no row yet."""
         while self.cells.free < rows:
             if not (self._evict() or self._preempt_lower(job, batch)):
                 return False

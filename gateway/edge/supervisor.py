@@ -1,6 +1,6 @@
-"""Keeps the edge process running: starts it, watches it, starts it again, and leaves nothing behind.
+"""Keeps the edge process running: starts it, watches it, starts it again, leaves nothing behind.
 
-    spawn -> running --exit----------------------> wait (0.2 s, doubling to 10 s; 0.2 s again after a stable run) -> spawn
+    spawn -> running --exit----------------------> wait 0.2 s, doubling to 10 s; 0.2 s after a stable run -> spawn
                     '-no pong, or a step too long-> SIGKILL -'
 
 The gateway does not wait for any of it: without the edge it serves on.
@@ -40,8 +40,8 @@ class EdgeSupervisor:
     """An async context manager that owns the edge process. Entering starts it and does not wait until it is warm.
 
     `n_ctx` is the KV cache in tokens, for all requests and kept prefixes together; `parallel` the most requests
-    answered at once; `silence_s` how long the process may give no sign of life, `longest_step_s` how long one step of decoding
-    may take, before it counts as hung and is killed.
+    answered at once. The process counts as hung, and is killed, when it gives no sign of life for `silence_s`, or when
+    one step of decoding takes longer than `longest_step_s`.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class EdgeSupervisor:
             try:
                 await self._run_once()
             except OSError as error:
-                self._log.error("edge not started", error=str(error))  # noqa: TRY400 - the message says all
+                self._log.error("edge not started", error=str(error))
             if time.monotonic() - started > _STABLE_S:
                 delay_s = _FIRST_DELAY_S
             await asyncio.sleep(delay_s)
@@ -152,7 +152,7 @@ class EdgeSupervisor:
         try:
             await heartbeat.watch()
         except Silent as silent:
-            self._log.error("edge hangs", pid=process.pid, why=str(silent))  # noqa: TRY400 - the message says all
+            self._log.error("edge hangs", pid=process.pid, why=str(silent))
             if process.returncode is None:
                 process.send_signal(signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""Bytes of tokens to text that may be shown: whole UTF-8 characters, and nothing that a stop string may still take back."""
+"""Bytes of tokens to text that may be shown: whole UTF-8 characters, nothing that a stop string may still take back."""
 
 from __future__ import annotations
 
