@@ -1,0 +1,123 @@
+"""Hostile requests: each gets a 4xx in OpenAI's shape, and the gateway goes on."""
+
+import asyncio
+import gzip
+import json
+
+import aiohttp
+import pytest
+
+from tests.gateway_fixture import policy_text
+
+MESSAGE = {"role": "user", "content": "hi"}
+
+
+@pytest.fixture
+async def gateway(start_gateway, upstream):
+    return await start_gateway(policy_text(upstream.base_url), edge=False, body_limit_bytes=1_000_000)
+
+
+async def post(gateway, data, **headers):
+    async with aiohttp.ClientSession() as session:
+        response = await session.post(
+            f"{gateway.base_url}/chat/completions", data=data, headers=gateway.auth | headers
+        )
+        return response.status, await response.json(), response.headers
+
+
+BAD = [
+    (b"", None),
+    (b"{", None),
+    (b"[]", None),
+    (b"null", None),
+    (b"\xff\xfe{}", None),
+    (b'{"model": "large", "messages": [{"role": "user", "content": "\xff"}]}', None),
+    (b'{"messages": [{"role":"user","content":"x"}]}', "model"),
+    (b'{"model": 7, "messages": [{"role":"user","content":"x"}]}', "model"),
+    (b'{"model": "large"}', "messages"),
+    (b'{"model": "large", "messages": []}', "messages"),
+    (b'{"model": "large", "messages": "hi"}', "messages"),
+    (b'{"model": "large", "messages": [7]}', "messages[0]"),
+    (b'{"model": "large", "messages": [{"role": 1, "content": "x"}]}', "messages[0].role"),
+    (b'{"model": "large", "model": "small", "messages": [{"role":"user","content":"x"}]}', "model"),
+    (b'{"model": "large", "messages": [{"role":"user","content":"x"}], "stream": "yes"}', "stream"),
+    (b'{"model": "large", "messages": [{"role":"user","content":"x"}], "max_tokens": -1}', "max_tokens"),
+    (b'{"model": "large", "messages": [{"role":"user","content":"x"}], "n": 1e9}', "n"),
+    (b'{"model": "large", "messages": [{"role":"user","content":"x"}], "draft": "maybe"}', "draft"),
+    (b"[" * 100_000, None),
+    (b'{"model": "large", "messages": [{"role":"user","content":' + b"[" * 50_000 + b"]" * 50_000 + b"}]}", None),
+]
+
+
+@pytest.mark.parametrize(("data", "param"), BAD)
+async def test_bad_bodies_are_refused_with_the_fields_name(gateway, upstream, data, param):
+    """A 400 says which field is wrong; nothing reaches a backend; the next request is served."""
+    status, answer, headers = await post(gateway, data)
+    assert status == 400
+    assert answer["error"]["type"] == "invalid_request_error"
+    assert answer["error"]["message"]
+    if param is not None:
+        assert answer["error"]["param"] == param
+    assert headers["x-request-id"]
+    assert upstream.requests == []
+    good = json.dumps({"model": "large", "messages": [MESSAGE]})
+    assert (await post(gateway, good))[0] == 200
+
+
+async def test_a_body_over_the_limit_is_413(gateway):
+    """50 MB are refused in OpenAI's shape, and the process lives."""
+    status, answer, _ = await post(gateway, b" " * 50_000_000)
+    assert (status, answer["error"]["code"]) == (413, "request_too_large")
+    assert (await post(gateway, json.dumps({"model": "large", "messages": [MESSAGE]})))[0] == 200
+
+
+async def test_a_compressed_bomb_is_413(gateway):
+    """What a small body unpacks to counts, not what it weighs."""
+    bomb = gzip.compress(b" " * 50_000_000)
+    status, answer, _ = await post(gateway, bomb, **{"content-encoding": "gzip"})
+    assert (status, answer["error"]["code"]) == (413, "request_too_large")
+
+
+async def test_broken_compression_is_400(gateway):
+    """Bytes that are not what `content-encoding` says are the client's mistake."""
+    status, answer, _ = await post(gateway, b"no gzip at all", **{"content-encoding": "gzip"})
+    assert (status, answer["error"]["type"]) == (400, "invalid_request_error")
+
+
+async def test_unknown_urls_and_methods_have_openais_shape(gateway):
+    """404 and 405 are errors that SDKs can read."""
+    async with aiohttp.ClientSession(headers=gateway.auth) as session:
+        lost = await session.get(f"{gateway.base_url}/nothing")
+        wrong = await session.get(f"{gateway.base_url}/chat/completions")
+        assert (lost.status, (await lost.json())["error"]["code"]) == (404, "not_found")
+        assert (wrong.status, (await wrong.json())["error"]["code"]) == (405, "method_not_allowed")
+
+
+@pytest.mark.parametrize("name", ["x-firstdraft-labels", "x-firstdraft-feature", "x-firstdraft-draft"])
+async def test_bad_headers_are_named(gateway, name):
+    """A label or feature that is no name is refused: leaving it out could send data where it must not go."""
+    status, answer, _ = await post(
+        gateway, json.dumps({"model": "large", "messages": [MESSAGE]}), **{name: "../../etc, <b>"}
+    )
+    assert status == 400
+    assert name in answer["error"]["message"] or answer["error"]["param"] == name
+
+
+async def test_raw_garbage_on_the_socket_leaves_the_gateway_alone(gateway):
+    """What is no HTTP is refused, and the next client is served."""
+    for garbage in (b"\x16\x03\x01\x02\x00", b"GET / HTTP/9.9\r\n\r\n", b"POST / HTTP/1.1\r\ncontent-length: -5\r\n\r\n"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+        writer.write(garbage)
+        writer.write_eof()
+        await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+    assert (await post(gateway, json.dumps({"model": "large", "messages": [MESSAGE]})))[0] == 200
+
+
+async def test_keys_never_reach_the_backend(gateway, upstream):
+    """No header of the client's is forwarded, least of all its key."""
+    await post(gateway, json.dumps({"model": "large", "messages": [MESSAGE]}), **{"x-secret": "1", "cookie": "a=b"})
+    sent = upstream.requests[-1].headers
+    assert sent["authorization"] == "Bearer sk-upstream"
+    assert "x-secret" not in sent
+    assert "cookie" not in sent
