@@ -1,0 +1,100 @@
+import math
+
+import numpy as np
+import pytest
+
+from gateway.edge.sampling import TOP_K, Sampler, Surprise
+from gateway.inference.request import Sampling
+
+VOCABULARY = 1_000
+
+
+def row(**logits: float) -> np.ndarray:
+    values = np.full(VOCABULARY, -8.0, dtype=np.float32)
+    for name, value in logits.items():
+        values[int(name.removeprefix("t"))] = value
+    return values
+
+
+def sampler(**sampling) -> Sampler:
+    return Sampler(Sampling(**sampling), Surprise(VOCABULARY))
+
+
+@pytest.mark.parametrize("temperature", [None, 0.0, -1.0])
+def test_without_temperature_the_likeliest_token_is_taken(temperature):
+    """Greedy: always the largest logit."""
+    assert sampler(temperature=temperature).choose(row(t7=3.0, t8=2.9)).token == 7
+
+
+def test_log_probability_and_entropy_are_the_models_own():
+    """They are those of the softmax over the whole row, whatever the sampling."""
+    logits = row(t1=2.0, t2=1.0, t3=0.5)
+    exact = logits.astype(np.float64)
+    probabilities = np.exp(exact) / np.exp(exact).sum()
+    for temperature in (0.0, 0.3, 2.0):
+        choice = sampler(temperature=temperature, seed=1, presence_penalty=0.5).choose(logits)
+        assert choice.logprob == pytest.approx(math.log(probabilities[choice.token]), abs=1e-4)
+        assert choice.entropy == pytest.approx(-(probabilities * np.log(probabilities)).sum(), abs=1e-4)
+
+
+def test_sampling_follows_the_distribution():
+    """Over many draws, tokens come as often as temperature says."""
+    chooser = sampler(temperature=1.0, seed=3)
+    logits = row(t1=math.log(0.6) + 20, t2=math.log(0.3) + 20, t3=math.log(0.1) + 20)
+    drawn = np.array([chooser.choose(logits).token for _ in range(4_000)])
+    for token, share in ((1, 0.6), (2, 0.3), (3, 0.1)):
+        assert (drawn == token).mean() == pytest.approx(share, abs=0.04)
+
+
+def test_the_same_seed_draws_the_same_tokens():
+    """A seed makes sampling repeatable; another seed makes another series."""
+    logits = np.random.default_rng(1).normal(size=VOCABULARY).astype(np.float32)
+
+    def series(seed: int) -> list[int]:
+        chooser = sampler(temperature=1.5, seed=seed)
+        return [chooser.choose(logits).token for _ in range(30)]
+
+    assert series(5) == series(5) != series(6)
+
+
+def test_a_small_top_p_leaves_only_the_likeliest():
+    """Top-p keeps the fewest tokens that have so much probability together, and at least one."""
+    chooser = sampler(temperature=5.0, top_p=0.01, seed=2)
+    assert {chooser.choose(row(t4=2.0, t5=1.0)).token for _ in range(50)} == {4}
+
+
+def test_only_the_top_tokens_are_drawn():
+    """However flat the distribution, nothing beyond the k largest is ever drawn."""
+    logits = np.arange(VOCABULARY, dtype=np.float32) / 1_000
+    chooser = sampler(temperature=50.0, seed=2)
+    assert min(chooser.choose(logits).token for _ in range(500)) >= VOCABULARY - TOP_K
+
+
+def test_penalties_push_away_what_was_said():
+    """A token that was chosen loses its lead by presence and by count."""
+    chooser = sampler(frequency_penalty=0.6)
+    logits = row(t1=2.0, t2=1.0)
+    assert [chooser.choose(logits).token for _ in range(4)] == [1, 1, 2, 1]
+    once = sampler(presence_penalty=1.5)
+    assert [once.choose(logits).token for _ in range(3)] == [1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "extreme",
+    [
+        {"temperature": 1e300},
+        {"temperature": 1e-300},
+        {"temperature": 1.0, "top_p": -5.0},
+        {"temperature": 1.0, "top_p": 1e9},
+        {"presence_penalty": -1e300, "temperature": 1.0},
+        {"frequency_penalty": 1e300},
+        {"seed": -(2**70), "temperature": 1.0},
+    ],
+)
+def test_extreme_settings_still_choose_a_token(extreme):
+    """No setting that is a number breaks the sampler."""
+    chooser = sampler(**extreme)
+    for _ in range(5):
+        choice = chooser.choose(row(t1=9.0, t2=8.0))
+        assert 0 <= choice.token < VOCABULARY
+        assert choice.logprob <= 0 <= choice.entropy
