@@ -1,0 +1,63 @@
+"""One client for each backend of the policy."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from gateway.backends.edge import EdgeBackend
+from gateway.backends.pool import Backends
+from gateway.errors import EdgeUnavailable
+from gateway.inference.deployment import Backend, Secret
+from tests.unit.backends.asking import Taken, ask, call_for
+from tests.upstream.script import Script
+
+EDGE = Backend(name="edge", type="edge", region="local")
+
+
+async def test_same_backend_same_client(deployment):
+    """Two policies that name the same backend share its client; a backend that differs in its key has its own."""
+    async with Backends(None) as backends:
+        client = backends.client(deployment.backend)
+        assert backends.client(msgspec.structs.replace(deployment.backend)) is client
+        assert backends.client(msgspec.structs.replace(deployment.backend, api_key=Secret("other"))) is not client
+
+
+async def test_edge_is_switched_off():
+    """Without an edge, its backend is unavailable and says why."""
+    async with Backends(None) as backends:
+        with pytest.raises(EdgeUnavailable, match="switched off"):
+            backends.client(EDGE)
+
+
+async def test_edge_has_one_client():
+    """All backends of type edge are the one edge."""
+    async with Backends(object()) as backends:
+        assert isinstance(backends.client(EDGE), EdgeBackend)
+        assert backends.client(EDGE) is backends.client(msgspec.structs.replace(EDGE, name="other"))
+
+
+async def test_retired_client_ends_its_call_first(scripted, deployment):
+    """A backend that leaves the policy in mid-answer completes it, then its connections are closed."""
+    scripted.queue.append(Script(chunks=10, delay_s=0.02))
+    async with Backends(None) as backends:
+        client = backends.client(deployment.backend)
+        taken = Taken()
+        task = asyncio.create_task(client.answer(call_for(deployment), taken))
+        await taken.first.wait()
+        await backends.retire([])
+        await task
+        assert taken.events[-1].usage.output_tokens == 10
+        assert client._connections._kept is None
+        assert backends.client(deployment.backend) is not client
+
+
+async def test_client_in_use_stays(scripted, deployment):
+    """A backend that is still in the policy keeps its client and its connections."""
+    async with Backends(None) as backends:
+        client = backends.client(deployment.backend)
+        await ask(client, call_for(deployment))
+        await backends.retire([deployment.backend])
+        assert backends.client(deployment.backend) is client
+        await ask(client, call_for(deployment))
+    assert len(scripted.peers) == 1
