@@ -25,7 +25,7 @@ from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.errors import SettingsError, StoreUnavailable
@@ -42,6 +42,9 @@ Argument = str | bytes | int
 Answer = Any
 """What the server said: int, bytes, None, or a list of them."""
 T = TypeVar("T")
+
+_LOST = (RedisConnectionError, ReadOnlyError)
+"""The server cannot serve anybody now; read-only: a failover is going on."""
 
 
 class ScriptCall(NamedTuple):
@@ -69,6 +72,7 @@ class Store:
         self._timeout_s = timeout_s
         self._where, pool = _pool(url)
         self._redis = Redis(connection_pool=pool)
+        self._redis.response_callbacks.clear()  # answers as the server gave them, in every version of the library
         self._execute: Callable[..., Awaitable[Answer]] = self._redis.execute_command
         self._pool = pool
         # The pool of redis-py raises when it is used up; waiting here can be cancelled without losing a connection.
@@ -124,11 +128,13 @@ class Store:
         """Run a script, once, and give what it returned. Raises StoreUnavailable; it may have run all the same."""
         return await self._guarded(lambda: self._evaluate(script, keys, args))
 
-    async def scripts(self, calls: Sequence[ScriptCall]) -> list[Answer]:
+    async def scripts(self, calls: Sequence[ScriptCall]) -> list[Answer | StoreUnavailable]:
         """Run many scripts in one round trip, each once and on its own: they are no transaction.
 
+        What one of them returned stands in its place; where the server refused it, a StoreUnavailable does.
+
         Raises:
-            StoreUnavailable: the connection failed, or the server refused one of them; any of them may have run.
+            StoreUnavailable: the connection failed; any of them may have run.
         """
         return await self._guarded(lambda: self._evaluate_all(calls))
 
@@ -138,16 +144,16 @@ class Store:
         except NoScriptError:  # it did not run: the server is new, or was restarted
             return await self._execute("EVAL", script.text, len(keys), *keys, *args)
 
-    async def _evaluate_all(self, calls: Sequence[ScriptCall]) -> list[Answer]:
+    async def _evaluate_all(self, calls: Sequence[ScriptCall]) -> list[Answer | StoreUnavailable]:
         answers = await self._pipeline([_by_sha(call) for call in calls])
         missing = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         again = await self._pipeline([_by_text(calls[index]) for index in missing]) if missing else []
         for index, answer in zip(missing, again, strict=True):
             answers[index] = answer
         for answer in answers:
-            if isinstance(answer, RedisError):
+            if isinstance(answer, _LOST):
                 raise answer
-        return answers
+        return [self._refused(answer) if isinstance(answer, RedisError) else answer for answer in answers]
 
     async def _pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Answer]:
         pipeline = self._redis.pipeline(transaction=False)
@@ -167,10 +173,13 @@ class Store:
                 return await operation()
         except (TimeoutError, RedisTimeoutError):
             raise self._broken(f"the store at {self._where} did not answer within {self._timeout_s:g} s") from None
-        except (RedisConnectionError, ReadOnlyError, OSError) as error:  # ReadOnly: a failover is going on
+        except (*_LOST, OSError) as error:
             raise self._broken(f"the store at {self._where} cannot be used: {error}") from error
-        except (ResponseError, RedisError) as error:
-            raise StoreUnavailable(f"the store at {self._where} refused: {error}") from error
+        except RedisError as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: RedisError) -> StoreUnavailable:
+        return StoreUnavailable(f"the store at {self._where} refused: {error}")
 
     def _broken(self, reason: str) -> StoreUnavailable:
         self._trouble = reason

@@ -1,8 +1,8 @@
 """API keys: made, hashed, and found in a request's headers.
 
 A key is 256 random bits, so that a plain SHA-256 is enough to keep it: there is nothing to guess that a slow hash would
-protect. Looking a hash up in a table needs no comparison in constant time either: what its timing shows is the hash of a
-guess, which does not help the next guess.
+protect. Looking a hash up in a table needs no comparison in constant time either: what its timing shows is the hash of
+a guess, which does not help the next guess.
 """
 
 from __future__ import annotations

@@ -1,0 +1,182 @@
+"""The ledger, on a real Valkey, against a model that is small enough to be seen to be right."""
+
+import asyncio
+import itertools
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.budgets.claim import Claim, Hold
+from gateway.budgets.ledger import Ledger
+from gateway.budgets.limit import Limit, Rate
+from gateway.budgets.terms import tenant_keys
+from gateway.errors import BudgetSpent, RateLimited
+from gateway.inference.deployment import Price
+from gateway.inference.usage import Usage
+from gateway.store.client import Store
+
+pytestmark = pytest.mark.store
+
+TENANTS = itertools.count()
+FOREVER_S = 1e9
+"""A rate over so long a time does not drain while a test runs."""
+
+
+@dataclass
+class Model:
+    """One tenant's books: what each limit and rate has left, and what open holds took from them."""
+
+    limits: tuple[Limit, ...]
+    rate: Rate
+    spent: dict[Limit, int] = field(default_factory=dict)
+    requests: int = 0
+    tokens: int = 0
+    open: dict[int, tuple[Claim, int]] = field(default_factory=dict)
+
+    def hold(self, slot: int, claim: Claim) -> int | str:
+        """Output tokens, or `budget` or `rate`."""
+        limits = self._applying(claim)
+        output = claim.output_tokens
+        while output >= claim.min_output_tokens and not all(
+            self.spent.get(limit, 0) + amount(limit, claim, output) <= limit.amount for limit in limits
+        ):
+            output -= 1
+        if output < claim.min_output_tokens:
+            return "budget"
+        output = min(output, self.rate.tokens - claim.input_tokens)
+        tokens = claim.input_tokens + output
+        if (
+            output < claim.min_output_tokens
+            or self.requests + 1 > self.rate.requests
+            or self.tokens + tokens > self.rate.tokens
+        ):
+            return "rate"
+        self.requests += 1
+        self.tokens += tokens
+        for limit in limits:
+            self.spent[limit] = self.spent.get(limit, 0) + amount(limit, claim, output)
+        self.open[slot] = (claim, output)
+        return output
+
+    def settle(self, slot: int, tokens: int, nanousd: int) -> None:
+        claim, output = self.open.pop(slot)
+        for limit in self._applying(claim):
+            charged = tokens if limit.unit == "tokens" else nanousd
+            self.spent[limit] += charged - amount(limit, claim, output)
+        self.tokens -= max(0, claim.input_tokens + output - tokens)
+
+    def _applying(self, claim: Claim) -> list[Limit]:
+        return [limit for limit in self.limits if limit.feature in (None, claim.feature)]
+
+
+def amount(limit: Limit, claim: Claim, output: int) -> int:
+    if limit.unit == "tokens":
+        return claim.input_tokens + output
+    price = claim.price
+    return price.cost_nanousd(input_tokens=claim.input_tokens, output_tokens=0) + price.cost_nanousd(
+        input_tokens=0, output_tokens=output
+    )
+
+
+LIMITS = st.lists(
+    st.builds(
+        Limit,
+        amount=st.integers(1, 400),
+        unit=st.sampled_from(["tokens", "nanousd"]),
+        per=st.sampled_from(["week", "month"]),
+        feature=st.sampled_from([None, "chat", "search"]),
+    ),
+    max_size=4,
+    unique_by=lambda limit: (limit.unit, limit.per, limit.feature),
+).map(tuple)
+PRICES = st.builds(
+    Price,
+    input_nanousd=st.integers(0, 3_000_000),
+    output_nanousd=st.integers(0, 3_000_000),
+    cached_input_nanousd=st.just(0),
+)
+RATES = st.builds(
+    Rate, requests=st.integers(1, 12), tokens=st.integers(1, 600) | st.just(10**6), per_s=st.just(FOREVER_S)
+)
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["hold", "hold", "hold", "settle", "expire"]),
+        st.integers(0, 3),  # which hold
+        st.sampled_from(["", "chat", "search"]),
+        st.integers(0, 60),  # input tokens; of a settlement: tokens used, of those that were held
+        st.integers(1, 80),  # output tokens
+        st.integers(1, 5),  # fewest output tokens
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(limits=LIMITS, rate=RATES, price=PRICES, steps=STEPS)
+def test_ledger_does_what_the_model_does(valkey_url, limits, rate, price, steps):
+    """Any trace of holds, settlements (each sent twice) and dead gateways: granted, refused, left as in the model."""
+    asyncio.run(run_trace(valkey_url, Model(limits, rate), price, steps))
+
+
+async def run_trace(url: str, model: Model, price: Price, steps) -> None:
+    tenant = f"model-{next(TENANTS)}"
+    holds: dict[int, Hold] = {}
+    async with Store(url, timeout_s=2.0) as store, Ledger(store) as ledger:
+        await store.command("DEL", *tenant_keys(tenant))
+        for what, slot, feature, first, second, fewest in steps:
+            if what == "hold" and slot not in holds:
+                claim = Claim(
+                    id="r",
+                    tenant=tenant,
+                    feature=feature,
+                    limits=model.limits,
+                    rate=model.rate,
+                    input_tokens=first,
+                    output_tokens=second,
+                    min_output_tokens=min(fewest, second),
+                    price=price,
+                )
+                expected = model.hold(slot, claim)
+                granted = await ask(ledger, claim)
+                if isinstance(granted, Hold):
+                    holds[slot] = granted
+                assert (granted.output_tokens if isinstance(granted, Hold) else granted) == expected
+            elif what == "settle" and slot in holds:
+                await settle_twice(store, ledger, model, slot, holds.pop(slot), first)
+            elif what == "expire" and slot in holds:
+                hold = holds.pop(slot)
+                del model.open[slot]  # booked at what it reserved: nothing changes
+                await store.command("ZADD", tenant_keys(tenant)[2], 1, hold.id)
+            await compare(ledger, model, tenant)
+
+
+async def ask(ledger: Ledger, claim: Claim) -> Hold | str:
+    try:
+        return await ledger.take(claim)
+    except BudgetSpent:
+        return "budget"
+    except RateLimited:
+        return "rate"
+
+
+async def settle_twice(store: Store, ledger: Ledger, model: Model, slot: int, hold: Hold, share: int) -> None:
+    claim, output = model.open[slot]
+    tokens = (claim.input_tokens + output) * share // 60
+    nanousd = amount(Limit(amount=1, unit="nanousd", per="day"), claim, output) * share // 60
+    model.settle(slot, tokens, nanousd)
+    hold.charge(Usage(input_tokens=tokens), nanousd)
+    entry = ledger._leases._open[hold.id]
+    ledger.end(hold)
+    await ledger._settler.flush(2.0)
+    again = ledger._settle_call(hold.id, entry.keys, entry.epoch, entry.record, hold.charged)
+    assert await store.script(*again) == 0
+
+
+async def compare(ledger: Ledger, model: Model, tenant: str) -> None:
+    found = await ledger.left(tenant, model.limits)
+    assert {entry.limit: entry.left for entry in found} == {
+        limit: limit.amount - model.spent.get(limit, 0) for limit in model.limits
+    }
+    assert all(0 <= entry.left <= entry.limit.amount for entry in found)
