@@ -3,6 +3,8 @@
 
 SHELL := /bin/bash
 BIN := .venv/bin
+LOCK := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+	--no-emit-index-url --no-emit-find-links
 
 .PHONY: help install demo stop test lint format types imports unit lock clean
 
@@ -10,9 +12,10 @@ help: ## This list.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: ## Make .venv and install into it what requirements.lock names.
-	@deploy/install.sh
+	@deploy/install.sh dev
 
-demo: install ## Start a gateway and ask it a question; it runs on afterwards.
+demo: ## Start a gateway and ask it a question; it runs on afterwards.
+	@deploy/install.sh run
 	@deploy/demo.sh
 
 stop: ## Stop what `make demo` left running.
@@ -38,9 +41,10 @@ format: ## Let Ruff mend what it can.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: ## Write requirements.lock anew.
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras \
-		--no-emit-index-url --no-emit-find-links --extra dev --output-file requirements.lock pyproject.toml
+# The second is a part of the first, with the same versions: what an installation without tests needs.
+lock: ## Write requirements.lock and deploy/requirements.lock anew.
+	$(LOCK) --upgrade --extra dev --output-file requirements.lock pyproject.toml
+	$(LOCK) --upgrade --constraint requirements.lock --output-file deploy/requirements.lock pyproject.toml
 
 clean: stop ## Remove what the checks and the demo left; .venv stays.
 	rm -rf .state .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info

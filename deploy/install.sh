@@ -1,8 +1,16 @@
 #!/usr/bin/env bash
-# Makes .venv and installs into it: what requirements.lock pins, then this checkout. A second run does nothing.
+# Makes .venv and installs into it what a lock file pins, then this checkout. A second run does nothing.
+#   deploy/install.sh run    what the gateway needs (deploy/requirements.lock)
+#   deploy/install.sh dev    that, and what the checks and tests need (requirements.lock)
 # As root on Debian it installs missing build tools first. PYTHON names another interpreter than the first good one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+case ${1:-dev} in
+    run) lock=deploy/requirements.lock ;;
+    dev) lock=requirements.lock ;;
+    *) echo "usage: deploy/install.sh run|dev" >&2 && exit 2 ;;
+esac
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -51,21 +59,23 @@ install_packages() {
     esac
 }
 
-stamp() { cat requirements.lock pyproject.toml deploy/install.sh | sha256sum | cut -d' ' -f1; }
+# What an installation from a lock file is made of; `dev` has all that `run` has.
+stamp() { cat "$1" pyproject.toml deploy/install.sh | sha256sum | cut -d' ' -f1; }
+
+installed() { grep -q -e "$(stamp "$lock")" -e "$(stamp requirements.lock)" .venv/installed 2>/dev/null; }
 
 install_packages
 python=$(find_python) || { say "Python 3.11 or newer is needed; PYTHON=… names one."; exit 1; }
-if [ "$(cat .venv/installed 2>/dev/null)" = "$(stamp)" ]; then
-    exit 0
-fi
 # A virtual environment whose interpreter is gone cannot be mended.
 [ ! -e .venv ] || .venv/bin/python -c '' 2>/dev/null || rm -rf .venv
+! installed || exit 0
 [ -e .venv ] || { say "Making .venv with $("$python" --version)"; "$python" -m venv .venv; }
 rm -f .venv/installed
 
 export CMAKE_ARGS="${CMAKE_ARGS:--DLLAVA_BUILD=OFF}"
-say "Installing what requirements.lock names. llama-cpp-python is compiled: about 4 minutes on 2 cores, once."
-.venv/bin/python -m pip install -v --require-hashes -r requirements.lock 2>&1 \
-    | "$python" deploy/install_progress.py .venv/install.log
+say "Installing what $lock names. llama-cpp-python is compiled: about 4 minutes on 2 cores, once."
+.venv/bin/python -m pip install -v --require-hashes -r "$lock" 2>&1 \
+    | "$python" deploy/install_progress.py .venv/install.log \
+    || { say "That failed. The end of .venv/install.log:"; tail -n 25 .venv/install.log >&2; exit 1; }
 .venv/bin/python -m pip install -v --no-deps -e . 2>&1 | "$python" deploy/install_progress.py .venv/install.log
-stamp >.venv/installed
+stamp "$lock" >.venv/installed

@@ -152,7 +152,7 @@ def _is_kubernetes_link(text: str) -> bool:
 
 
 def _misspelt(environ: Mapping[str, str]) -> list[str]:
-    """Variables that look like a setting and are none. Others may be the policy's (`${FIRSTDRAFT_EU_KEY}`)."""
+    """Variables that look like a setting and are none. Others may be the policy's (`${FIRSTDRAFT_…}`)."""
     known = {setting.variable.removeprefix(PREFIX): setting for setting in SETTINGS}
     mistakes = []
     for variable in sorted(environ):

@@ -1,0 +1,133 @@
+"""The README says what is true: its tables are those of the code, its examples run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+from gateway.cli.main import firstdraft
+from gateway.policy.facts import VARIABLES
+from gateway.policy.load import load_policy
+from gateway.settings import POLICY_VARIABLES, SETTINGS
+from gateway.wire.openai_chat import decode_request
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    """The fenced blocks in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def commands(group, path=("firstdraft",)):
+    """Every command that runs something, as typed."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield " ".join((*path, name))
+
+
+def settings_rows():
+    """The settings table, as the README has to have it."""
+    for setting in SETTINGS:
+        flag = (
+            f"`{setting.flag}`, `--no-{setting.name}`" if setting.is_switch else f"`{setting.flag} {setting.metavar}`"
+        )
+        yield f"| {flag} | `{setting.variable}` | {setting.default} | {setting.help} |"
+
+
+def variable_rows():
+    """The table of CEL variables, as the README has to have it."""
+    for variable in VARIABLES:
+        yield f"| `{variable.name}` | {variable.type} | {variable.meaning} |"
+
+
+@pytest.mark.parametrize("rows", [settings_rows, variable_rows])
+def test_tables(rows):
+    """The tables of settings and of CEL variables are exactly what the code has."""
+    expected = "\n".join(rows())
+    assert expected in README, f"the table in README.md has to be:\n{expected}"
+
+
+def test_every_command_is_there():
+    """Every command stands in the README, and every `firstdraft …` in it is a command."""
+    known = set(commands(firstdraft))
+    for command in known:
+        assert f"`{command}" in README, command
+    for words in re.findall(r"firstdraft ((?:[a-z]+ ?){1,2})", README):
+        typed = f"firstdraft {words.strip()}"
+        assert any(typed.startswith(command) for command in known), typed
+
+
+def test_every_variable_of_the_environment_is_there():
+    """Every FIRSTDRAFT_ variable that the code, the policies or the build reads stands in the README."""
+    known = {setting.variable for setting in SETTINGS} | POLICY_VARIABLES
+    for folder in ("gateway", "policies", "deploy"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in {".py", ".yaml", ".sh"}:
+                known |= set(re.findall(r"FIRSTDRAFT_[A-Z]+(?:_[A-Z]+)*", path.read_text()))
+    missing = sorted(name for name in known if f"`{name}`" not in README)
+    assert missing == []
+
+
+def test_every_file_that_is_named_exists():
+    """Links inside the repository lead somewhere, and `make` targets are in the Makefile."""
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"\]\((?!http|#)([^)#]+)", README):
+        assert (ROOT / target).exists(), target
+    for target in re.findall(r"\bmake (demo|test|stop|lint|types|imports|unit|format|lock)\b", README):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_room_map():
+    """Every room of the house is on the map, and nothing else."""
+    drawn = README.split("```\ngateway/\n")[1].split("```")[0]
+    on_the_map = set(re.findall(r"\b([a-z]+)(?=/|\.py)", drawn))
+    rooms = {path.stem for path in (ROOT / "gateway").iterdir() if path.is_dir() or path.suffix == ".py"}
+    rooms = {room for room in rooms if not room.startswith("__")}
+    with_code = {
+        room for room in rooms if (ROOT / f"gateway/{room}.py").exists() or list((ROOT / "gateway" / room).glob("*.py"))
+    }
+    assert on_the_map == with_code
+
+
+def test_policy_example(tmp_path):
+    """The policy in the README loads, as a whole."""
+    (text,) = blocks("yaml")
+    (tmp_path / "policy.yaml").write_text(text)
+    policy = load_policy(tmp_path, {"GPU_EU_KEY": "k"})
+    assert set(policy.models) == {"large", "small"}
+    assert set(yaml.safe_load(text)) == {"backends", "models", "constraints", "routes", "tenants"}
+
+
+def test_curl_example():
+    """The body that the curl example sends is a request."""
+    (text,) = blocks("sh")
+    words = shlex.split(text.replace("\\\n", " "))
+    request = decode_request(words[words.index("-d") + 1].encode())
+    assert request.stream
+    assert request.model == "large"
+    assert json.loads(words[words.index("-d") + 1])["draft"] == "frames"
+
+
+def test_javascript_example(tmp_path):
+    """The JavaScript example is JavaScript."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    (text,) = blocks("js")
+    script = tmp_path / "example.mjs"
+    script.write_text(text)
+    subprocess.run([node, "--check", script], check=True, timeout=60)
