@@ -110,6 +110,8 @@ class Scheduler:
         """Takes a job. Returns the one that is refused because the queue is full: maybe this one."""
         if job.most_tokens > self.limits.cells or not job.tokens or job.max_tokens < 1:
             raise ValueError("a job needs a prompt, a token to produce, and must fit the cache")
+        if len(self.queue) >= self.limits.waiting:
+            self._admit()
         return self.queue.add(job, [running.tenant for running in self.active])
 
     def cancel(self, job: Job) -> None:

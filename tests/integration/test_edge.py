@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -301,3 +302,43 @@ async def test_a_model_that_is_none_is_said_so(tmp_path):
                 await client.until_warm()
         with pytest.raises(EdgeUnavailable, match=r"model\.gguf"):
             await answer(client, ask("hello"))
+
+
+async def test_an_edge_does_not_outlive_its_gateway(tmp_path, edge_socket):
+    """When what started the edge is killed with -9, the edge ends, too."""
+    path = tmp_path / "edge.sock"
+    program = (
+        "import asyncio, sys, pathlib\n"
+        "from gateway.edge.supervisor import EdgeSupervisor\n"
+        "async def main():\n"
+        "    state, path = map(pathlib.Path, sys.argv[1:])\n"
+        "    async with EdgeSupervisor(model='smollm2-135m-instruct', socket_path=path, state_dir=state, n_ctx=512):\n"
+        "        await asyncio.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+    gateway = await asyncio.create_subprocess_exec(sys.executable, "-c", program, edge_socket.parent, path)
+    async with EdgeClient(path) as client:
+        await until_warm(client)
+        pid = client.status.pid
+        assert pid is not None
+        gateway.kill()
+        await gateway.wait()
+        async with asyncio.timeout(2):
+            await client.until(lambda status: status.state == "restarting")
+    async with asyncio.timeout(2):
+        while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
+            await asyncio.sleep(0.01)
+
+
+async def test_the_edge_has_no_keys_of_the_gateway(tmp_path, edge_socket, monkeypatch):
+    """The process is given what it needs of the environment, and no secret."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    path = tmp_path / "edge.sock"
+    supervisor = EdgeSupervisor(
+        model="smollm2-135m-instruct", socket_path=path, state_dir=edge_socket.parent, n_ctx=512
+    )
+    async with supervisor, EdgeClient(path) as client, asyncio.timeout(30):
+        await client.until(lambda status: status.pid is not None)
+        environment = Path(f"/proc/{client.status.pid}/environ").read_bytes()
+    assert b"PATH=" in environment
+    assert b"sk-secret" not in environment

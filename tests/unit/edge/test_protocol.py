@@ -20,7 +20,9 @@ from gateway.inference.request import Message, Sampling
 
 TO_EDGE = [
     Hello(1),
-    Submit(id=1, messages=(Message("user", "héllo"),), max_tokens=3, sampling=Sampling(stop=("a",)), priority="background"),
+    Submit(
+        id=1, messages=(Message("user", "héllo"),), max_tokens=3, sampling=Sampling(stop=("a",)), priority="background"
+    ),
     Cancel(1),
 ]
 FROM_EDGE = [
