@@ -113,7 +113,7 @@ class Pipeline:
         if decision.refusal is not None:
             raise decision.refusal
         exchange.headers["x-firstdraft-mode"] = decision.mode.value
-        if decision.no_draft:
+        if decision.no_draft and decision.draft_wish is not DraftWish.OFF:
             exchange.headers["x-firstdraft-no-draft"] = decision.no_draft
         return decision
 

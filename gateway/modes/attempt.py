@@ -105,7 +105,7 @@ class _Attempt:
         self.shown = True
         record = self._plan.record
         record.deployment = self._deployment.id
-        if not isinstance(event, (Finished, UsageReported)):
+        if not isinstance(event, Finished | UsageReported | WholeAnswer):
             self._first = self._plan.elapsed_s()
             record.final_ttft_s = self._first
         for waiting in self._waiting:

@@ -225,8 +225,16 @@ class AnswerEncoder:
 
 def encode_models(names: Iterable[str], created: int) -> bytes:
     """The list of the models that a client may name; `created` in Unix seconds."""
-    models = [{"id": name, "object": "model", "created": created, "owned_by": "firstdraft"} for name in names]
-    return _ENCODER.encode({"object": "list", "data": models})
+    return _ENCODER.encode({"object": "list", "data": [_model(name, created) for name in names]})
+
+
+def encode_model(name: str, created: int) -> bytes:
+    """One model that a client may name; `created` in Unix seconds."""
+    return _ENCODER.encode(_model(name, created))
+
+
+def _model(name: str, created: int) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": "firstdraft"}
 
 
 def encode_usage(usage: Usage) -> dict[str, Any]:

@@ -37,13 +37,21 @@ async def gateway(start_gateway, upstream):
     return await start_gateway(policy_text(upstream.base_url, route=ROUTE, budgets=BUDGET))
 
 
-@pytest.mark.parametrize("when", ["before the first token", "while the draft shows", "in mid-answer"])
-@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("stream", "when"),
+    [
+        (True, "before the first token"),
+        (True, "while the draft shows"),
+        (True, "in mid-answer"),
+        (False, "before the answer"),
+        (False, "while the draft is made"),
+    ],
+)
 async def test_backend_and_edge_stop_within_50_ms(gateway, upstream, when, stream):
     """Whenever the client leaves, plain or streamed, both sides stop and the hold is settled."""
     upstream.default = Script(chunks=400, delay_s=0.02, think_s=0.0 if when == "in mid-answer" else 5.0)
     async with aiohttp.ClientSession(headers=gateway.auth) as session:
-        asking = body(stream=stream, draft="frames" if when == "while the draft shows" else "off")
+        asking = body(stream=stream, draft="frames" if "draft" in when else "off")
         if stream and when != "before the first token":
             response = await session.post(f"{gateway.base_url}/chat/completions", json=asking)
             await response.content.readany()
@@ -77,9 +85,10 @@ async def test_a_slow_reader_does_not_fill_the_gateways_memory(gateway, upstream
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: {len(data)}"
     writer.write(head.encode() + b"\r\n\r\n" + data)
     await reader.readexactly(1000)
-    await asyncio.sleep(0.5)
-    sent = upstream.chunks_sent
-    await asyncio.sleep(0.5)
-    assert upstream.chunks_sent == sent < 150_000
+    sent = -1
+    while sent != upstream.chunks_sent:  # the buffers of both kernels' sockets fill first: some megabytes
+        sent = upstream.chunks_sent
+        await asyncio.sleep(0.7)
+    assert sent < 190_000
     writer.close()
     await within(2, lambda: quiet(gateway, upstream))
