@@ -1,0 +1,190 @@
+"""The cache of prompts on a real Valkey."""
+
+import asyncio
+import os
+import zlib
+
+import msgspec
+import pytest
+
+from gateway.cache import prompts
+from gateway.cache.prompts import CacheRule, PromptCache
+from gateway.inference.events import (
+    DraftCompleted,
+    DraftJudged,
+    DraftState,
+    DraftText,
+    Finished,
+    Idle,
+    Relayed,
+    TextDelta,
+    UsageReported,
+    WholeAnswer,
+)
+from gateway.inference.usage import Usage
+from gateway.store.client import Store
+
+pytestmark = pytest.mark.store
+
+HOUR = CacheRule(ttl_s=3_600)
+USAGE = UsageReported(Usage(input_tokens=9, output_tokens=2, cached_input_tokens=3), b"data: {}\n\n")
+STREAM = [
+    Relayed(data=b"data: 1\n\n", text="Par", content=True, content_bytes=3),
+    Relayed(data=b"data: \xc3\xa9\n\n", text="is", content=True, content_bytes=2),
+    Relayed(data=b"data: 3\n\n", finish_reason="stop"),
+    USAGE,
+]
+
+
+@pytest.fixture
+def cache(store):
+    return PromptCache(store, secret=b"s")
+
+
+@pytest.fixture
+def other(store):
+    """Another replica: it shares the store, not the memory."""
+    return PromptCache(store, secret=b"s")
+
+
+async def test_stream_is_replayed(cache, other):
+    """A streamed answer comes back in one piece, byte for byte, with usage; from memory and from the store alike."""
+    await cache.put("k", STREAM, HOUR)
+    joined = Relayed(
+        data=b"data: 1\n\ndata: \xc3\xa9\n\ndata: 3\n\n",
+        text="Paris",
+        content=True,
+        content_bytes=5,
+        finish_reason="stop",
+    )
+    for replica in (cache, other, other):
+        events, age_s = await replica.get("k")
+        assert events == [joined, USAGE]
+        assert 0 <= age_s < 5
+    assert (cache.counts.local_hits, cache.counts.store_hits) == (1, 0)
+    assert (other.counts.local_hits, other.counts.store_hits) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("events", "replayed"),
+    [
+        (
+            [TextDelta("a"), TextDelta("b"), Finished("stop"), UsageReported(Usage())],
+            [TextDelta("ab"), Finished("stop"), UsageReported(Usage())],
+        ),
+        ([WholeAnswer(body=b"{\xff}", text="é", finish_reason="stop", usage=None)],) * 2,
+        (
+            [
+                DraftText("d", "m"),
+                Idle(),
+                TextDelta("a"),
+                DraftCompleted(text="d", model="m", tokens=1, ttft_s=0.1),
+                TextDelta("b"),
+                DraftJudged(state=DraftState.REPLACED, model="m"),
+                Finished("stop"),
+            ],
+            [TextDelta("ab"), Finished("stop")],
+        ),
+    ],
+    ids=["edge", "whole", "with a draft"],
+)
+async def test_what_is_kept(cache, other, events, replayed):
+    """Every kind of final is kept; drafts and keep-alives are not part of one."""
+    await cache.put("k", events, HOUR)
+    assert (await other.get("k"))[0] == replayed
+
+
+@pytest.mark.parametrize("events", [[], STREAM[:2], STREAM[:2] + STREAM[3:], [TextDelta("a")], [DraftText("d", "m")]])
+async def test_answer_that_is_not_complete(cache, other, events):
+    """What does not say how it ended was cut, and is not kept."""
+    await cache.put("k", events, HOUR)
+    assert await cache.get("k") is None
+    assert await other.get("k") is None
+    assert cache.counts.incomplete == 1
+
+
+async def test_entry_that_expires(cache, other, store):
+    """An answer is given for as long as the rule says, on both levels."""
+    await cache.put("k", STREAM, CacheRule(ttl_s=0.15))
+    assert await cache.get("k") is not None
+    assert await other.get("k") is not None
+    await asyncio.sleep(0.2)
+    assert await cache.get("k") is None
+    assert await other.get("k") is None
+    assert await store.get("fd1:cache:k") is None
+
+
+async def test_memory_follows_the_store(cache, other, monkeypatch):
+    """What another replica has replaced is given from memory for a moment only."""
+    monkeypatch.setattr(prompts, "_LOCAL_TTL_S", 0.05)
+    await cache.put("k", STREAM, HOUR)
+    await other.put("k", [TextDelta("new"), Finished("stop")], HOUR)
+    assert (await cache.get("k"))[0][0].text == "Paris"
+    await asyncio.sleep(0.06)
+    assert (await cache.get("k"))[0][0].text == "new"
+
+
+async def test_memory_is_bounded(cache, monkeypatch):
+    """The least recently used answers leave the memory first; the store still has them."""
+    monkeypatch.setattr(prompts, "_LOCAL_BYTES", 10_000)
+    for number in range(10):
+        body = os.urandom(2_000)
+        await cache.put(str(number), [WholeAnswer(body=body, text="", finish_reason="stop")], HOUR)
+        assert await cache.get("0") is not None
+    assert cache._local._bytes <= 10_000
+    assert list(cache._local._entries) == ["7", "8", "9", "0"]
+    assert await cache.get("1") is not None
+    assert cache.counts.store_hits == 1
+
+
+@pytest.mark.parametrize("size", [100, 5_000, 300_000])
+@pytest.mark.parametrize("text", [b"a", None], ids=["repeated", "random"])
+async def test_answers_of_all_sizes(cache, other, store, size, text):
+    """Large answers are deflated where it helps, and come back as they were."""
+    body = text * size if text else os.urandom(size)
+    await cache.put("k", [WholeAnswer(body=body, text="", finish_reason="stop")], HOUR)
+    assert (await other.get("k"))[0][0].body == body
+    stored = len(await store.get("fd1:cache:k"))
+    assert (stored < size / 10) == (text is not None and size > 4_096)
+
+
+async def test_answer_that_is_too_large(store):
+    """It is not kept, and counted."""
+    cache = PromptCache(store, secret=b"s", max_bytes_per_answer=1_000)
+    await cache.put("k", [WholeAnswer(body=b"x" * 1_000, text="", finish_reason="stop")], HOUR)
+    assert await cache.get("k") is None
+    assert cache.counts.too_large == 1
+
+
+async def test_text_that_is_no_unicode(cache):
+    """An answer that cannot be written down is not kept, and nothing is raised."""
+    await cache.put("k", [TextDelta("\ud800"), Finished("stop")], HOUR)
+    assert await cache.get("k") is None
+
+
+async def test_entries_that_are_none(cache, store):
+    """Whatever stands under a key, a hit is a whole answer: anything else is a miss."""
+    await cache.put("good", STREAM, HOUR)
+    good = await store.get("fd1:cache:good")
+    bomb = b"\x02" + zlib.compress(bytes(50_000_000))
+    wrong = [b"", b"\x01", b"\x02", b"\x03" + good[1:], b"\x02" + good[1:], good[:-1], good + b"x", bomb, b"\xff" * 99]
+    wrong.append(b"\x01" + msgspec.msgpack.encode([0.0, 1e12, [{"type": "Unknown"}]]))
+    wrong.append(b"\x01" + msgspec.msgpack.encode({"stored_at": 0}))
+    for number, data in enumerate(wrong):
+        await store.set(f"fd1:cache:{number}", data, ttl_s=60)
+        assert await cache.get(str(number)) is None
+    assert cache.counts.unreadable == len(wrong)
+    await store.command("DEL", "fd1:cache:list")
+    await store.command("LPUSH", "fd1:cache:list", "x")
+    assert await cache.get("list") is None
+    assert cache.counts.store_failures == 1
+
+
+async def test_store_that_is_gone(store):
+    """Without the store, look-ups miss and nothing is raised; this process still knows its own answers."""
+    async with Store("unix:///nowhere/at/all") as absent:
+        cache = PromptCache(absent, secret=b"s")
+        assert await cache.get("k") is None
+        await cache.put("k", STREAM, HOUR)
+        assert await cache.get("k") is not None
+    assert cache.counts.store_failures == 2
