@@ -44,7 +44,7 @@ def read_object(body: bytes) -> dict[str, Any]:
         raise InvalidRequest("the body must be a JSON object")
     if canonical != body and _members(canonical) != _members(body):
         key = _repeated_key(body)
-        message = f"the key {key!r} is given twice" if key else "a key is given twice"
+        message = f"the key {key!r} is given twice" if key is not None else "a key is given twice"
         raise InvalidRequest(f"{message} in one object; give it once", param=key)
     return value
 

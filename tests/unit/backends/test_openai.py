@@ -48,7 +48,7 @@ async def test_request_has_the_backends_model_key_limit_and_unknown_fields(scrip
 
 
 async def test_headers_are_the_gateways_own_and_no_others(scripted, client, deployment, monkeypatch):
-    """Only headers of the gateway's making are sent, `traceparent` is continued, proxies of the environment are not used."""
+    """Only the gateway's own headers are sent, `traceparent` is continued, and no proxy of the environment is used."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     call = call_for(deployment)
     call.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
