@@ -15,7 +15,7 @@ say() { printf '%s\n' "$*"; }
 end() {
     local file=$STATE/$1.pid pid
     pid=$(cat "$file" 2>/dev/null) || return 0
-    if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -q "$2"; then
+    if [ -r "/proc/$pid/cmdline" ] && tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q "$2"; then
         kill -TERM "$pid"
         for _ in $(seq 400); do
             kill -0 "$pid" 2>/dev/null || break
@@ -60,6 +60,21 @@ start_recorded_backend() {
     say "          server at $FIRSTDRAFT_BACKEND_URL that replays GPT-4's recorded answers to school problems, at a real pace."
 }
 
+# Shows what the gateway waits for; gives up at once when its process has ended.
+wait_until_ready() {
+    local waiting
+    firstdraft status --url "$url" --wait 180 &
+    waiting=$!
+    while kill -0 "$waiting" 2>/dev/null; do
+        if ! kill -0 "$(cat "$STATE/gateway.pid")" 2>/dev/null; then
+            kill "$waiting" 2>/dev/null || true
+            return 1
+        fi
+        sleep 0.2
+    done
+    wait "$waiting"
+}
+
 free_port() {
     python - <<'PYTHON'
 import socket
@@ -87,7 +102,7 @@ port=${PORT:-$(free_port)}
 url=http://127.0.0.1:$port
 start gateway firstdraft serve --policies policies --port "$port" --state "$STATE/gateway" --log-format json
 say "Gateway:  $url, policies from policies/, log in $STATE/gateway.log"
-firstdraft status --url "$url" --wait 120 || fail "The gateway did not become ready:" gateway
+wait_until_ready || fail "The gateway did not become ready:" gateway
 
 say ""
 say "Question: $QUESTION"
