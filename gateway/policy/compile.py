@@ -10,7 +10,7 @@ import hashlib
 from gateway.policy.compile_backends import PlacesCompiler
 from gateway.policy.compile_rules import RulesCompiler
 from gateway.policy.compile_tenants import TenantsCompiler
-from gateway.policy.compiled import CompiledPolicy, Constraint, DraftRule, Mode, Route, TenantPolicy
+from gateway.policy.compiled import CompiledPolicy, Constraint, DraftRule, Mode, Route, TenantPolicy, lacking
 from gateway.policy.document import Document
 from gateway.policy.environment import Environment
 from gateway.policy.expressions import Conditions
@@ -49,6 +49,7 @@ def compile_policy(document: Document, environment: Environment, mistakes: Mista
         edge=places.edge,
         edge_model=places.edge_model,
         positions={name: position for position, name in enumerate(places.deployments)},
+        lacking=lacking(places.deployments.values()),
         watched=frozenset(environment.files),
     )
 

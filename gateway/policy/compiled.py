@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -65,6 +66,31 @@ def _in_region(region: str, pattern: str) -> bool:
     if not region:
         return False
     return region.startswith(pattern[:-1]) if pattern.endswith("*") else region == pattern
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lacking:
+    """Bit masks of the deployments that cannot do something."""
+
+    tools: int
+    images: int
+    json_output: int
+    plain_only: int
+    """Neither audio, nor several answers, nor logprobs: the edge."""
+    length: int
+    """Not any length: their context is known, or is the edge's."""
+
+
+def lacking(deployments: Iterable[Deployment]) -> Lacking:
+    """The masks of `deployments`, their bits in the order in which they come."""
+    bits = [(1 << position, deployment) for position, deployment in enumerate(deployments)]
+    return Lacking(
+        tools=sum(bit for bit, deployment in bits if not deployment.tools),
+        images=sum(bit for bit, deployment in bits if not deployment.images),
+        json_output=sum(bit for bit, deployment in bits if not deployment.json_output),
+        plain_only=sum(bit for bit, deployment in bits if deployment.is_edge),
+        length=sum(bit for bit, deployment in bits if deployment.is_edge or deployment.context_tokens is not None),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +165,8 @@ class CompiledPolicy:
     edge_model: str | None
     """What the edge loads, as policy wrote it: a name, a path or `hf://…`."""
     positions: dict[str, int]
-    """Deployment id -> its bit in `Constraint.allowed`."""
+    """Deployment id -> its bit in `Constraint.allowed` and in `lacking`."""
+    lacking: Lacking
     watched: frozenset[Path] = field(default=frozenset())
     """Files outside the policy's own that it was made from (keys named by `file:`)."""
 

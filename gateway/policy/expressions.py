@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from cel_expr_python import cel
 
@@ -21,7 +22,6 @@ from gateway.policy.facts import VARIABLES, Facts, Variable
 from gateway.policy.mistakes import suggestion
 
 MOST_CHARACTERS = 4_000
-_MOST_TOGETHER = 64
 _MOST_CHARACTERS_TOGETHER = 50_000
 
 _COMPLAINT = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)$", re.MULTILINE)
@@ -57,10 +57,6 @@ class Condition:
     source: str
     expression: cel.Expression
     constant: bool | None = None
-
-
-Batch = tuple[cel.Expression | None, tuple[Condition, ...]]
-"""Conditions that are evaluated together, and the expression that does so, if there is one."""
 
 
 class Compiler:
@@ -124,34 +120,80 @@ class Compiler:
         return words
 
 
+class _Group:
+    """Conditions in a row, evaluated with one expression; with those of its parts where that one cannot be used."""
+
+    __slots__ = ("_expression", "_parts", "_size")
+
+    def __init__(self, environment: cel.Env, conditions: Sequence[Condition], sizes: Sequence[int]) -> None:
+        self._size = len(conditions)
+        self._expression = conditions[0].expression if self._size == 1 else _joined(environment, conditions)
+        self._parts = () if self._size == 1 else groups(environment, conditions, sizes)
+
+    def outcomes(self, activation: cel.Activation) -> list[bool | None]:
+        """The outcome of each, in order."""
+        if not self._parts:
+            return [outcome_of(self._expression, activation)]
+        if self._expression is not None:
+            try:
+                found = self._expression.eval(activation).plain_value()
+            except Exception:  # noqa: BLE001 - as in outcome_of
+                found = None
+            # An error comes as a text. Of a list, all elements are of the type that was checked at load.
+            if isinstance(found, list) and len(found) == self._size and _BOOLEANS.issuperset(found):
+                return cast("list[bool | None]", found)
+        return [outcome for part in self._parts for outcome in part.outcomes(activation)]
+
+
+_BOOLEANS = frozenset({True, False})
+_SIZES = (128, 16, 1)
+"""Of groups and of their parts: an error in one condition costs two groups and its 16 neighbours, not all of them."""
+
+
+def groups(environment: cel.Env, conditions: Sequence[Condition], sizes: Sequence[int] = _SIZES) -> tuple[_Group, ...]:
+    """`conditions` in groups of `sizes[0]`, these in parts of `sizes[1]`, and so on down to 1."""
+    size, *smaller = sizes
+    starts = range(0, len(conditions), size)
+    return tuple(_Group(environment, conditions[start : start + size], smaller or (1,)) for start in starts)
+
+
+def _joined(environment: cel.Env, conditions: Sequence[Condition]) -> cel.Expression | None:
+    """One list of all of them; None where that is too long, or one of them uses up the depth that a list needs."""
+    if sum(len(condition.source) + 5 for condition in conditions) > _MOST_CHARACTERS_TOGETHER:
+        return None
+    # Line breaks, so that a comment at the end of one expression does not swallow the next.
+    source = "[" + ",".join(f"(\n{condition.source}\n)" for condition in conditions) + "]"
+    try:
+        return environment.compile(source)
+    except RuntimeError:
+        return None
+
+
 class Conditions:
     """All conditions of one policy, by position; made to be evaluated together. Immutable once made."""
 
     def __init__(self, compiler: Compiler, conditions: Sequence[Condition]) -> None:
-        self._all = tuple(conditions)
+        self._size = len(conditions)
         self._environment = compiler.environment
         mentioned = " ".join(condition.source for condition in conditions)
         # A variable can only be used by its last name; one too many only costs its binding.
         self._variables = tuple(v for v in VARIABLES if v.name.rpartition(".")[2] in mentioned)
-        self._batches = tuple(_batches(compiler.environment, self._all))
+        self._groups = groups(compiler.environment, conditions)
 
     def __len__(self) -> int:
-        return len(self._all)
+        return self._size
 
     def evaluate(self, facts: Facts) -> list[bool | None]:
         """The outcome of each condition, in order. Never raises: what goes wrong is None."""
-        if not self._all:
+        if not self._size:
             return []
         try:
             activation = self._environment.Activation(bindings(facts, self._variables))
         except Exception:  # noqa: BLE001 - facts that cannot be bound (broken Unicode) must fail closed, whatever is raised
-            return [None] * len(self._all)
-        outcomes: list[bool | None] = []
-        for together, conditions in self._batches:
-            outcomes += _together(together, activation, len(conditions)) or [
-                outcome_of(condition.expression, activation) for condition in conditions
-            ]
-        return outcomes
+            return [None] * self._size
+        if len(self._groups) == 1:
+            return self._groups[0].outcomes(activation)
+        return [outcome for group in self._groups for outcome in group.outcomes(activation)]
 
 
 def bindings(facts: Facts, variables: Sequence[Variable]) -> dict[str, object]:
@@ -167,38 +209,6 @@ def outcome_of(expression: cel.Expression, activation: cel.Activation) -> bool |
     except Exception:  # noqa: BLE001 - the library raises RuntimeError and others; each of them must fail closed
         return None
     return plain if plain is True or plain is False else None
-
-
-def _batches(environment: cel.Env, conditions: tuple[Condition, ...]) -> list[Batch]:
-    longest = max((len(condition.source) for condition in conditions), default=0)
-    size = max(1, min(_MOST_TOGETHER, _MOST_CHARACTERS_TOGETHER // (longest + 4)))
-    batches: list[Batch] = []
-    for start in range(0, len(conditions), size):
-        batch = conditions[start : start + size]
-        # Line breaks, so that a comment at the end of one expression does not swallow the next.
-        source = "[" + ",".join(f"(\n{condition.source}\n)" for condition in batch) + "]"
-        try:
-            together = environment.compile(source) if len(batch) > 1 else None
-        except RuntimeError:
-            together = None  # one of them uses up the depth that the list needs
-        batches.append((together, batch))
-    return batches
-
-
-def _together(expression: cel.Expression | None, activation: cel.Activation, size: int) -> list[bool | None] | None:
-    """The outcomes of a whole batch, or None when they have to be found one by one."""
-    if expression is None:
-        return None
-    try:
-        value = expression.eval(activation)
-        if value.type() == cel.Type.ERROR:
-            return None
-        outcomes = value.plain_value()
-    except Exception:  # noqa: BLE001 - as in outcome_of
-        return None
-    if not isinstance(outcomes, list) or len(outcomes) != size:
-        return None
-    return outcomes if all(outcome is True or outcome is False for outcome in outcomes) else None
 
 
 def _cel_type(variable: Variable) -> cel.Type:

@@ -6,6 +6,7 @@ Everything that decides is in here. A decision that needed anything else could n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Literal
 
 import msgspec
@@ -70,11 +71,11 @@ def _whole(number: int) -> int:
 
 
 VARIABLES: tuple[Variable, ...] = (
-    Variable("tenant.name", "string", "the tenant", lambda facts: facts.tenant_name),
-    Variable("tenant.region", "string", "its region, empty when it has none", lambda facts: facts.tenant_region),
+    Variable("tenant.name", "string", "the tenant", attrgetter("tenant_name")),
+    Variable("tenant.region", "string", "its region, empty when it has none", attrgetter("tenant_region")),
     Variable("tenant.labels", "list(string)", "labels that policy gives it", lambda facts: sorted(facts.tenant_labels)),
-    Variable("request.feature", "string", "the part of the tenant's product that asks", lambda facts: facts.feature),
-    Variable("request.model", "string", "the model that the client named", lambda facts: facts.model),
+    Variable("request.feature", "string", "the part of the tenant's product that asks", attrgetter("feature")),
+    Variable("request.model", "string", "the model that the client named", attrgetter("model")),
     Variable(
         "request.labels",
         "list(string)",
@@ -89,15 +90,13 @@ VARIABLES: tuple[Variable, ...] = (
         lambda facts: _whole(facts.max_tokens or 0),
     ),
     Variable("request.n", "int", "answers asked for", lambda facts: _whole(facts.n)),
-    Variable("request.stream", "bool", "a streamed answer is asked for", lambda facts: bool(facts.stream)),
-    Variable("request.tools", "bool", "tools are offered or forced", lambda facts: bool(facts.tools)),
-    Variable("request.images", "bool", "the prompt has images", lambda facts: bool(facts.images)),
-    Variable("request.audio", "bool", "the prompt has audio", lambda facts: bool(facts.audio)),
-    Variable(
-        "request.json_output", "bool", "a JSON object or schema is asked for", lambda facts: bool(facts.json_output)
-    ),
-    Variable("request.logprobs", "bool", "token probabilities are asked for", lambda facts: bool(facts.logprobs)),
-    Variable("request.language", "string", "of the prompt, empty when not known", lambda facts: facts.language),
+    Variable("request.stream", "bool", "a streamed answer is asked for", attrgetter("stream")),
+    Variable("request.tools", "bool", "tools are offered or forced", attrgetter("tools")),
+    Variable("request.images", "bool", "the prompt has images", attrgetter("images")),
+    Variable("request.audio", "bool", "the prompt has audio", attrgetter("audio")),
+    Variable("request.json_output", "bool", "a JSON object or schema is asked for", attrgetter("json_output")),
+    Variable("request.logprobs", "bool", "token probabilities are asked for", attrgetter("logprobs")),
+    Variable("request.language", "string", "of the prompt, empty when not known", attrgetter("language")),
     Variable(
         "request.metadata",
         "map(string, string)",
@@ -109,6 +108,6 @@ VARIABLES: tuple[Variable, ...] = (
         "budget.left", "double", "smallest share left of any budget, 0.0..1.0", lambda facts: float(facts.budget_left)
     ),
     Variable("backend.unhealthy", "list(string)", "deployments that fail now", lambda facts: sorted(facts.unhealthy)),
-    Variable("backend.edge_ready", "bool", "the edge can answer now", lambda facts: bool(facts.edge_ready)),
+    Variable("backend.edge_ready", "bool", "the edge can answer now", attrgetter("edge_ready")),
 )
 """Every variable of the language; the table in the documentation is made from this."""

@@ -20,49 +20,59 @@ class Filter:
     the same filter: nothing can widen again what a constraint narrowed.
     """
 
-    __slots__ = ("_facts", "_needs_much", "_policy", "allowed", "applied", "removed")
+    __slots__ = ("_applied", "_facts", "_passing", "_policy", "allowed", "removed")
 
     def __init__(self, policy: CompiledPolicy, facts: Facts, applied: list[Constraint]) -> None:
         self._policy = policy
         self._facts = facts
-        self.applied = applied
+        self._applied = applied
         self.removed: dict[str, Removal] = {}
         self.allowed = ALL
+        """The bits of the deployments that all constraints let pass."""
         for constraint in applied:
             self.allowed &= constraint.allowed
-        self._needs_much = (
-            facts.tools or facts.images or facts.audio or facts.json_output or facts.logprobs or facts.n > 1
-        )
+        self._passing = self.allowed & ~_lacking(policy, facts)
 
     def keep(self, deployments: Iterable[Deployment]) -> list[Deployment]:
         """Those that pass, in order; the others are noted in `removed`."""
+        positions, passing, limited = self._policy.positions, self._passing, self._policy.lacking.length
         kept = []
         for deployment in deployments:
-            if deployment.id in self.removed:
-                continue
-            removal = self._removal(deployment)
-            if removal is None:
+            bit = 1 << positions[deployment.id]
+            if passing & bit and not (limited & bit and _is_too_long(deployment, self._facts)):
                 kept.append(deployment)
             else:
-                self.removed[deployment.id] = removal
+                self.removed[deployment.id] = self._removal(deployment)
         return kept
 
     def allows(self, deployment: Deployment) -> bool:
         """Every constraint lets it pass; whether it can serve the request is another question."""
         return bool(self.allowed >> self._policy.positions[deployment.id] & 1)
 
-    def _removal(self, deployment: Deployment) -> Removal | None:
+    def _removal(self, deployment: Deployment) -> Removal:
         if not self.allows(deployment):
-            for constraint in self.applied:
+            for constraint in self._applied:
                 reason = constraint.objection(deployment)
                 if reason:
                     return Removal(deployment.id, constraint.name, reason, is_constraint=True)
-        lack = _lack(deployment, self._facts) if self._needs_much else None
-        lack = lack or _too_long(deployment, self._facts)
-        return None if lack is None else Removal(deployment.id, *lack)
+        return Removal(deployment.id, *_lack(deployment, self._facts))
 
 
-def _lack(deployment: Deployment, facts: Facts) -> tuple[str, str] | None:
+def _lacking(policy: CompiledPolicy, facts: Facts) -> int:
+    """The bits of the deployments that cannot do what the request needs, whatever its length."""
+    lacking, mask = policy.lacking, 0
+    if facts.tools:
+        mask |= lacking.tools
+    if facts.images:
+        mask |= lacking.images
+    if facts.json_output:
+        mask |= lacking.json_output
+    if facts.audio or facts.logprobs or facts.n > 1:
+        mask |= lacking.plain_only
+    return mask
+
+
+def _lack(deployment: Deployment, facts: Facts) -> tuple[str, str]:
     """What the request needs and `deployment` cannot do: its short name, and a sentence."""
     if facts.tools and not deployment.tools:
         return "tools", "it cannot call tools"
@@ -70,25 +80,19 @@ def _lack(deployment: Deployment, facts: Facts) -> tuple[str, str] | None:
         return "images", "it cannot read images"
     if facts.json_output and not deployment.json_output:
         return "json", "it cannot promise JSON"
-    if not deployment.is_edge:
-        return None
-    if facts.audio:
+    if deployment.is_edge and facts.audio:
         return "audio", "the edge cannot hear audio"
-    if facts.n > 1:
+    if deployment.is_edge and facts.n > 1:
         return "n", "the edge gives one answer at a time"
-    if facts.logprobs:
+    if deployment.is_edge and facts.logprobs:
         return "logprobs", "the edge gives no logprobs"
-    return None
+    return "context", "prompt and answer together are longer than its context"
 
 
-def _too_long(deployment: Deployment, facts: Facts) -> tuple[str, str] | None:
-    context = deployment.context_tokens
-    if deployment.is_edge:
-        # What the edge runs with is known better than what policy says; it shortens its answer to what is left.
-        known = [tokens for tokens in (context, facts.edge_context_tokens) if tokens]
-        context, answer = min(known, default=None), 1
-    else:
-        answer = facts.max_tokens or 1
-    if context is None or facts.prompt_tokens + answer <= context:
-        return None
-    return "context", f"prompt and answer together are longer than its {context} tokens"
+def _is_too_long(deployment: Deployment, facts: Facts) -> bool:
+    if not deployment.is_edge:
+        context = deployment.context_tokens
+        return context is not None and facts.prompt_tokens + (facts.max_tokens or 1) > context
+    # What the edge runs with is known better than what policy says; it shortens its answer to what is left.
+    known = [tokens for tokens in (deployment.context_tokens, facts.edge_context_tokens) if tokens]
+    return bool(known) and facts.prompt_tokens >= min(known)

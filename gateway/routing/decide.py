@@ -18,7 +18,7 @@ from gateway.policy.mistakes import suggestion
 from gateway.routing.candidates import Filter
 from gateway.routing.decision import Decision, Removal
 from gateway.routing.drafts import choose_draft, wish_of
-from gateway.routing.rank import expected_cost_nanousd, is_failing, rank
+from gateway.routing.rank import expected_cost, failing, rank
 
 _MOST_REMOVALS_TOLD = 8
 _MOST_CHARACTERS_TOLD = 80
@@ -53,19 +53,23 @@ def decide(policy: CompiledPolicy, facts: Facts) -> Decision:
 
 def _applied(policy: CompiledPolicy, outcomes: list[bool | None]) -> tuple[list[Constraint], list[str]]:
     """The constraints that apply: a condition that could not be evaluated applies its constraint."""
-    applied, reasons = [], []
-    for constraint in policy.constraints:
-        outcome = True if constraint.when is None else outcomes[constraint.when]
-        if outcome is not False:
-            applied.append(constraint)
-            unknown = "" if outcome else ": its condition could not be evaluated"
-            reasons.append(f"constraint `{constraint.name}` applies{unknown}")
+    applied = [
+        constraint
+        for constraint in policy.constraints
+        if constraint.when is None or outcomes[constraint.when] is not False
+    ]
+    reasons = []
+    for constraint in applied:
+        unknown = constraint.when is not None and outcomes[constraint.when] is None
+        because = ": its condition could not be evaluated" if unknown else ""
+        reasons.append(f"constraint `{constraint.name}` applies{because}")
     return applied, reasons
 
 
 def _matching(policy: CompiledPolicy, outcomes: list[bool | None], reasons: list[str]) -> Route | None:
     for route in policy.routes:
-        outcome = True if route.when is None else outcomes[route.when]
+        when = route.when
+        outcome = when is None or outcomes[when]
         if outcome:
             reasons.append(f"route `{route.name}` is the first that matches")
             return route
@@ -92,12 +96,16 @@ def _decide_route(
     passing: Filter,
     reasons: list[str],
 ) -> Decision:
-    preferred = rank(passing.keep(wanted), route, facts, edge_last=route.mode is not Mode.EDGE_ONLY)
-    fallback = passing.keep(deployment for deployment in route.fallback if deployment not in wanted)
-    choices = [*preferred, *rank(fallback, route, facts, edge_last=False)]
-    if fallback:
+    fails = failing(policy, facts)
+    kept = passing.keep(wanted)
+    preferred = rank(kept, route, facts, fails=fails, edge_last=route.mode is not Mode.EDGE_ONLY)
+    fallback = passing.keep([deployment for deployment in route.fallback if deployment not in wanted])
+    choices = [*preferred, *rank(fallback, route, facts, fails=fails, edge_last=False)]
+    first_choices = len(preferred) or len(choices)
+    if fails and fallback:
         # What fails now goes behind every fallback that does not.
-        choices.sort(key=lambda deployment: is_failing(deployment, facts))
+        choices.sort(key=lambda deployment: deployment.id in fails)
+        first_choices = sum(1 for _ in takewhile((preferred or choices).__contains__, choices))
     removed = tuple(passing.removed.values())
     if not choices:
         return _refused(policy, _refusal(route, removed, policy), reasons, route=route, removed=removed)
@@ -110,7 +118,7 @@ def _decide_route(
         route=route.name,
         mode=mode,
         deployments=tuple(choices),
-        first_choices=sum(1 for _ in takewhile((preferred or choices).__contains__, choices)),
+        first_choices=first_choices,
         draft=draft,
         draft_max_tokens=0 if draft is None else route.draft.max_tokens,
         no_draft=no_draft,
@@ -124,10 +132,12 @@ def _decide_route(
 
 
 def _effective(mode: Mode, choices: list[Deployment], reasons: list[str]) -> Mode:
-    if mode is not Mode.EDGE_ONLY and _all_edge(choices):
+    if mode is Mode.EDGE_ONLY or not choices[0].is_edge:
+        return mode
+    if _all_edge(choices):
         reasons.append(f"mode edge_only instead of {mode.value}: only the edge is left")
         return Mode.EDGE_ONLY
-    if mode is Mode.DRAFT_REFINE and choices[0].is_edge:
+    if mode is Mode.DRAFT_REFINE:
         reasons.append("no draft: the edge itself gives the final, for what else could fails now")
         return Mode.CLOUD_ONLY
     return mode
@@ -145,7 +155,7 @@ def _spent(
         edge = [deployment for deployment in choices if deployment.is_edge]
         return tuple(edge or passing.keep(() if policy.edge is None else (policy.edge,)))
     if route.when_spent == "cheapest":
-        costs = {deployment.id: expected_cost_nanousd(deployment, facts) for deployment in choices}
+        costs = {deployment.id: expected_cost(deployment, facts) for deployment in choices}
         cheaper = [deployment for deployment in choices if costs[deployment.id] < costs[choices[0].id]]
         return tuple(sorted(cheaper, key=lambda deployment: costs[deployment.id]))
     return ()

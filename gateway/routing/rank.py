@@ -12,37 +12,49 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.inference.deployment import Deployment
-from gateway.policy.compiled import Route
+from gateway.inference.deployment import TOKENS_PER_PRICE, Deployment
+from gateway.policy.compiled import CompiledPolicy, Route
 from gateway.policy.facts import Facts
 
+NONE: frozenset[str] = frozenset()
 
-def rank(deployments: Sequence[Deployment], route: Route, facts: Facts, *, edge_last: bool) -> list[Deployment]:
-    """`deployments` with the best first. Equals keep their order."""
+
+def failing(policy: CompiledPolicy, facts: Facts) -> frozenset[str]:
+    """The ids of what fails at the moment, as far as anybody knows; the edge is one of them until it is ready."""
+    if facts.edge_ready or policy.edge is None:
+        return facts.unhealthy
+    return facts.unhealthy | {policy.edge.id}
+
+
+def rank(
+    deployments: Sequence[Deployment], route: Route, facts: Facts, *, fails: frozenset[str] = NONE, edge_last: bool
+) -> list[Deployment]:
+    """`deployments` with the best first; those in `fails` last. Equals keep their order."""
     if len(deployments) < 2:
         return list(deployments)
-    costs = [expected_cost_nanousd(deployment, facts) for deployment in deployments]
-    highest = max(costs) or 1
-    last = len(deployments) - 1
     most = route.objectives.cost_per_request_nanousd
+    if not route.weight_cost and most is None:
+        # The policy's own order is the score.
+        return sorted(deployments, key=lambda at: (at.id in fails, edge_last and at.is_edge))
+    costs = [expected_cost(deployment, facts) for deployment in deployments]
+    by_place = route.weight_latency / (len(deployments) - 1)
+    by_cost = route.weight_cost / (max(costs) or 1)
+    limit = None if most is None else most * TOKENS_PER_PRICE
+    keys = [
+        (
+            deployment.id in fails,
+            edge_last and deployment.is_edge,
+            limit is not None and cost > limit,
+            by_place * place + by_cost * cost,
+            place,
+        )
+        for place, (deployment, cost) in enumerate(zip(deployments, costs, strict=True))
+    ]
+    return [deployments[key[-1]] for key in sorted(keys)]
 
-    def key(place: int) -> tuple[bool, bool, bool, float, int]:
-        deployment, cost = deployments[place], costs[place]
-        score = route.weight_latency * (place / last) + route.weight_cost * (cost / highest)
-        too_dear = most is not None and cost > most
-        return is_failing(deployment, facts), edge_last and deployment.is_edge, too_dear, score, place
 
-    return [deployments[place] for place in sorted(range(len(deployments)), key=key)]
-
-
-def is_failing(deployment: Deployment, facts: Facts) -> bool:
-    """It fails at the moment, as far as anybody knows."""
-    return deployment.id in facts.unhealthy or (deployment.is_edge and not facts.edge_ready)
-
-
-def expected_cost_nanousd(deployment: Deployment, facts: Facts) -> int:
-    """What this request costs there if the answer is as long as it may be."""
-    return deployment.price.cost_nanousd(
-        input_tokens=max(0, facts.prompt_tokens),
-        output_tokens=max(0, facts.max_tokens or deployment.max_output_tokens),
-    )
+def expected_cost(deployment: Deployment, facts: Facts) -> int:
+    """What this request costs there if the answer is as long as it may be, in millionths of a nano-dollar."""
+    price = deployment.price
+    output_tokens = facts.max_tokens or deployment.max_output_tokens
+    return price.input_nanousd * facts.prompt_tokens + price.output_nanousd * output_tokens
