@@ -31,7 +31,17 @@ from gateway.budgets.limit import Limit
 from gateway.budgets.refusal import budget_spent, larger_than_rate, rate_limited
 from gateway.budgets.settler import Settlement, Settler
 from gateway.budgets.shares import Shares
-from gateway.budgets.terms import Reply, Terms, TermsOf, hold_words, limit_words, read_left, read_reply, tenant_keys
+from gateway.budgets.terms import (
+    Reply,
+    Terms,
+    TermsOf,
+    hold_words,
+    limit_words,
+    logged_feature,
+    read_left,
+    read_reply,
+    tenant_keys,
+)
 from gateway.errors import FirstdraftError, StoreUnavailable
 from gateway.store.client import Argument, ScriptCall, Store
 from gateway.store.script import Script
@@ -216,7 +226,7 @@ class Ledger:
             self._allowance.change(claim.tenant, terms.limits, charge, -1)
             structlog.get_logger().info("reported_to_store", tenant=claim.tenant, hold=hold.id, tokens=charge.tokens)
 
-        words: list[Argument] = [hold.id, *_charge_words(charge), claim.feature, *terms.words]
+        words: list[Argument] = [hold.id, *_charge_words(charge), logged_feature(claim), *terms.words]
         self._settler.add(Settlement(claim.tenant, ScriptCall(self._scripts["book"], terms.keys, words), reported))
 
 

@@ -14,6 +14,7 @@ from gateway.store.client import PREFIX, Argument
 
 _KEPT = 4_096
 """Terms that are remembered; feature names come from clients, and may be many."""
+_LONGEST_LOGGED = 64
 _FIRST_LIMIT = 10
 """Where the limits begin in the reply of `hold.lua`; in that of `left.lua` it is 1."""
 
@@ -49,7 +50,7 @@ class TermsOf:
 
 def tenant_keys(tenant: str) -> tuple[str, ...]:
     """The tenant's keys. Quoted, so that no name can leave its braces."""
-    tag = f"{PREFIX}{{{quote(tenant, safe='')}}}:"
+    tag = f"{PREFIX}{{{quote(tenant, safe='', errors='surrogatepass')}}}:"
     return tuple(tag + part for part in ("ledger", "open", "leases", "usage", "closed"))
 
 
@@ -73,12 +74,17 @@ def hold_words(claim: Claim, terms: Terms, hold_id: str, lease_ms: int, min_outp
         min(claim.input_cost_nanousd, MOST_AMOUNT),
         price,
         millionths,
-        claim.feature,
+        logged_feature(claim),
         rate.requests or 0,
         rate.tokens or 0,
         repr(rate.per_s),
         *terms.words,
     ]
+
+
+def logged_feature(claim: Claim) -> str:
+    """The feature as the usage log keeps it: it may come from a client, and be long."""
+    return claim.feature[:_LONGEST_LOGGED]
 
 
 class Reply(NamedTuple):

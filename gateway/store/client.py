@@ -220,6 +220,7 @@ def _pool(url: str) -> tuple[str, ConnectionPool]:
         retry_on_error=[],
         protocol=2,  # one round trip less at connect, and no push messages between answers
         decode_responses=False,
+        encoding_errors="surrogatepass",  # names come from clients, also as text that is no Unicode
         socket_timeout=None,  # one limit around the whole operation instead, see `_limited`
         socket_connect_timeout=None,
     )

@@ -204,15 +204,15 @@ async def test_limits_of_other_features(ledger):
 
 async def test_tenants_are_apart(ledger, store):
     """No tenant spends another's budget, whatever their names look like; their keys stay in their own slots."""
-    names = ["a", "a}:ledger", "{a}", "a:ledger", "", "ä\n", "a%7D"]
+    names = ["a", "a}:ledger", "{a}", "a:ledger", "", "ä\n", "a%7D", "\ud800"]
     for tenant in names:
-        async with ledger.hold(claim(tenant=tenant)) as hold:
+        async with ledger.hold(claim(tenant=tenant, feature="\udcff" * 9_000)) as hold:
             hold.charge(used(100, 0), 0)
     for tenant in names:
         assert await left(ledger, tenant=tenant) == 900
     for tenant in names:
         if tenant:
-            assert len({await store.command("CLUSTER", "KEYSLOT", key) for key in tenant_keys(tenant)} - {None}) == 1
+            assert len({await store.command("CLUSTER", "KEYSLOT", key) for key in tenant_keys(tenant)}) == 1
 
 
 async def test_same_request_id_twice(ledger):
@@ -270,9 +270,8 @@ def calendar_window(per: str, at: datetime) -> tuple[datetime, datetime]:
     return start, start + {"day": timedelta(days=1), "hour": timedelta(hours=1), "minute": timedelta(minutes=1)}[per]
 
 
-async def test_calendar_windows(store, tmp_path):
+async def test_calendar_windows(store):
     """Minutes, hours, days, weeks from Monday and months in UTC, as the calendar has them, to the second."""
-    (tmp_path / "windows.lua").write_text(WINDOWS)
     shared = Script.read("gateway.budgets", "shared", "lua/shared.lua").text.split("\n", 1)[1]
     script = Script("windows", shared + WINDOWS)
     rng = random.Random(7)
@@ -653,6 +652,36 @@ async def test_fail_open(tmp_path):
         assert await left(ledger, limits[0]) == 10_000 - 150
         assert ledger._allowance.used("acme", limits[0]) == 0
         assert [entry["how"] for entry in await usage_log(store) if entry["tokens"] != "0"] == ["open"]
+
+
+async def test_settlement_that_the_server_refuses(ledger, store, monkeypatch):
+    """It is tried a few times and given up, and does not stand in the way of others."""
+    monkeypatch.setattr("gateway.budgets.settler._PAUSE_FIRST_S", 0.001)
+    monkeypatch.setattr("gateway.budgets.settler._PAUSE_LAST_S", 0.001)
+    async with ledger.hold(claim(tenant="broken")), ledger.hold(claim()) as hold:
+        await store.command("DEL", tenant_keys("broken")[1])
+        await store.command("SET", tenant_keys("broken")[1], "no hash")
+        hold.charge(used(1, 0), 0)
+    assert await left(ledger) == 999
+    await until(lambda: dropped(ledger))
+    assert ledger._settler.waiting("broken") == 0
+
+
+async def dropped(ledger: Ledger) -> bool:
+    return ledger._settler.dropped == 1
+
+
+async def test_more_settlements_than_can_wait(monkeypatch):
+    """While the store is gone a bounded number waits; the oldest are given up."""
+    monkeypatch.setattr("gateway.budgets.settler._MOST_WAITING", 3)
+    monkeypatch.setattr("gateway.budgets.ledger._FLUSH_AT_EXIT_S", 0.05)
+    async with Store("unix:///nowhere/at/all") as absent, Ledger(absent) as ledger:
+        limits = (Limit(amount=10**6, unit="tokens", per="day"),)
+        for _ in range(5):
+            async with ledger.hold(claim(fail="open", limits=limits)) as hold:
+                hold.charge(used(1, 0), 0)
+        assert ledger._settler.waiting("acme") == 3
+        assert ledger._settler.dropped == 2
 
 
 async def test_full_memory(store, ledger):

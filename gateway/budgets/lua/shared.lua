@@ -21,7 +21,7 @@ local now_s = tonumber(time[1])
 local now_us = now_s * 1000000 + tonumber(time[2])
 local now_ms = math.floor(now_us / 1000)
 
-local USAGE_ENTRIES = 100000
+local USAGE_ENTRIES = 10000
 local CLOSED_MS = 3600000 -- longer than any gateway goes on trying to settle
 local EXPIRE_AT_ONCE = 100
 
