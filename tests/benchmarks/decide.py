@@ -9,6 +9,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from gateway.inference.request import DraftWish
@@ -24,14 +25,21 @@ ROUNDS, CALLS = 15, 400
 
 def write(directory: Path, *, models: int) -> CompiledPolicy:
     """A policy of that size, its deployments spread over `models` public models."""
-    backends = ["backends:", "  edge: {type: edge, model: smollm2-135m-instruct, region: local, compliance: [no-egress]}"]
+    backends = [
+        "backends:",
+        "  edge: {type: edge, model: smollm2-135m-instruct, region: local, compliance: [no-egress]}",
+    ]
     for number in range(20):
         region = ("eu-west", "eu-north", "us-east", "us-west")[number % 4]
         terms = "gdpr, soc2" if number % 4 < 2 else "soc2"
-        backends.append(f"  b{number}: {{type: openai, base_url: 'http://b{number}', region: {region}, compliance: [{terms}]}}")
+        backends.append(
+            f"  b{number}: {{type: openai, base_url: 'http://b{number}', region: {region}, compliance: [{terms}]}}"
+        )
     named: dict[int, list[str]] = {}
     for number in range(DEPLOYMENTS - 1):
-        entry = f"    - {{backend: b{number % 20}, model: m{number}, price: {{input: 0.{number + 1}, output: 1.{number}}}}}"
+        entry = (
+            f"    - {{backend: b{number % 20}, model: m{number}, price: {{input: 0.{number + 1}, output: 1.{number}}}}}"
+        )
         named.setdefault(number % models, []).append(entry)
     lines = ["models:", "  small:", "    - {backend: edge}"]
     for number, entries in named.items():
@@ -39,7 +47,7 @@ def write(directory: Path, *, models: int) -> CompiledPolicy:
     constraints = ["constraints:"]
     for number in range(CONSTRAINTS):
         constraints.append(f"  - name: c{number}")
-        constraints.append(f"    when: tenant.region == \"eu\" && \"label{number}\" in request.labels")
+        constraints.append(f'    when: tenant.region == "eu" && "label{number}" in request.labels')
         constraints.append("    require: {region: [eu-*, local], compliance: [gdpr | no-egress]}")
     routes = ["routes:"]
     for number in range(ROUTES - 1):
@@ -88,8 +96,8 @@ def main() -> None:
         share = len(policy.models["model0"])
         print(f"{policy.counts} ({share} deployments in the model; written and loaded in {load_s * 1e3:.0f} ms)")
         for name, facts in (("no constraint applies", plain), ("two constraints apply, a draft", narrowed)):
-            whole, best = microseconds(lambda facts=facts: decide(policy, facts))
-            conditions, _ = microseconds(lambda facts=facts: policy.conditions.evaluate(facts))
+            whole, best = microseconds(partial(decide, policy, facts))
+            conditions, _ = microseconds(partial(policy.conditions.evaluate, facts))
             print(f"  {name:32} {whole:6.1f} µs (best {best:.1f}), of which conditions {conditions:.1f} µs")
 
 

@@ -77,7 +77,9 @@ def test_explain_as_json_has_the_same(folder: Path):
     assert json.loads(run(*arguments, "--tools").output)["no_draft"] == "tools"
     assert json.loads(run(*arguments, "--with", "images").output)["no_draft"] == "images"
     assert json.loads(run(*arguments, "--feature", "autocomplete").output)["route"] == "autocomplete"
-    assert json.loads(run(*arguments, "--unhealthy", "openai-us/gpt-4.1").output)["deployments"][-1] == "openai-us/gpt-4.1"
+    assert (
+        json.loads(run(*arguments, "--unhealthy", "openai-us/gpt-4.1").output)["deployments"][-1] == "openai-us/gpt-4.1"
+    )
     denied = json.loads(run(*arguments, "--label", "health", "--tools").output)
     assert denied["refusal"]["status"] == 403
 
@@ -94,7 +96,11 @@ def test_explain_without_a_tenant_takes_the_keyless_one(folder: Path):
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(["--metadata", "x"], "NAME=VALUE"), (["--unhealthy", "gpu"], "no deployment `gpu`"), (["--hour", "24"], "0<=x<=23")],
+    [
+        (["--metadata", "x"], "NAME=VALUE"),
+        (["--unhealthy", "gpu"], "no deployment `gpu`"),
+        (["--hour", "24"], "0<=x<=23"),
+    ],
 )
 def test_explain_refuses_what_cannot_be_meant(folder: Path, arguments: list[str], says: str):
     """A wrong option is an error with exit status 2."""

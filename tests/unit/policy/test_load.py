@@ -20,7 +20,7 @@ SHIPPED = Path(__file__).parents[3] / "policies"
 
 
 def test_backend_has_its_address_key_terms_and_limits(tmp_path: Path):
-    """A backend's values come out in the gateway's units, its references expanded, its URL without a slash at the end."""
+    """Values come out in the gateway's units, references expanded, a URL without a slash at its end."""
     backends = loaded(tmp_path).backends
     gpu = backends["gpu-eu"]
     assert gpu.api_key == Secret("gpu-secret-value")
@@ -52,13 +52,15 @@ def test_edge_is_a_deployment_without_price_and_without_tools(tmp_path: Path):
     assert edge is policy.deployments["edge/smollm2-135m-instruct"]
     assert policy.models["small"] == (edge,)
     assert edge.price == FREE
-    assert not (edge.tools or edge.images or edge.json_output)
+    assert (edge.tools, edge.images, edge.json_output) == (False, False, False)
 
 
 def test_edge_that_no_model_names_can_still_draft(tmp_path: Path):
     """An edge backend makes a deployment by itself; a path or URL of a model shows as its short name."""
     text = FILES["backends.yaml"].replace("smollm2-135m-instruct", "/srv/models/phi-4.Q4.gguf")
-    models = FILES["models.yaml"].replace("  small:\n    - {backend: edge}\n", "  small:\n    - {backend: edge, price: {input: 1, output: 1}}\n")
+    models = FILES["models.yaml"].replace(
+        "  small:\n    - {backend: edge}\n", "  small:\n    - {backend: edge, price: {input: 1, output: 1}}\n"
+    )
     policy = loaded(tmp_path / "named", backends=text, models=models)
     assert policy.edge_model == "/srv/models/phi-4.Q4.gguf"
     assert policy.edge is not None
@@ -136,7 +138,8 @@ def test_cache_rule_can_be_shared_and_for_any_temperature(tmp_path: Path):
 def test_tenant_has_its_keys_budgets_and_rate(tmp_path: Path):
     """Budgets in tokens and dollars, per window and feature; a rate in seconds."""
     policy = loaded(
-        tmp_path, tenants=FILES["tenants.yaml"].replace("- {usd: 50,", "- {tokens: 5, per: day, feature: x}\n      - {usd: 0.5,")
+        tmp_path,
+        tenants=FILES["tenants.yaml"].replace("- {usd: 50,", "- {tokens: 5, per: day, feature: x}\n      - {usd: 0.5,"),
     )
     acme = policy.tenants["acme"]
     assert (acme.tenant.region, acme.tenant.labels, acme.keyless) == ("eu", frozenset({"paying"}), False)

@@ -11,7 +11,8 @@ from gateway.policy.mistakes import suggestion
 
 
 @pytest.mark.parametrize(
-    ("written", "seconds"), [("1500ms", 1.5), ("2s", 2.0), ("0.5s", 0.5), ("5m", 300.0), ("1h", 3600.0), ("1d", 86400.0)]
+    ("written", "seconds"),
+    [("1500ms", 1.5), ("2s", 2.0), ("0.5s", 0.5), ("5m", 300.0), ("1h", 3600.0), ("1d", 86400.0)],
 )
 def test_duration_has_a_unit(written: str, seconds: float):
     """ms, s, m, h and d are understood."""
@@ -21,7 +22,7 @@ def test_duration_has_a_unit(written: str, seconds: float):
 @pytest.mark.parametrize("written", ["2", "s", "-1s", "1 s", "1e3s", "0ms", "367d", "9" * 30 + "s", 3, True, None, []])
 def test_anything_else_is_no_duration(written: object):
     """Without a unit, below or at 0, or too long: refused."""
-    with pytest.raises(ValueError, match="duration|unit"):
+    with pytest.raises(ValueError, match=r"duration|unit"):
         values.duration_s(written)
 
 

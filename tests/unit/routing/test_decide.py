@@ -26,7 +26,13 @@ def policy(tmp_path_factory) -> CompiledPolicy:
 
 def facts(**given) -> Facts:
     """An ordinary chat request of a tenant without a region, on a warm edge."""
-    usual = {"tenant_name": "guest", "model": "large", "feature": "chat", "edge_ready": True, "edge_context_tokens": 8192}
+    usual = {
+        "tenant_name": "guest",
+        "model": "large",
+        "feature": "chat",
+        "edge_ready": True,
+        "edge_context_tokens": 8192,
+    }
     return Facts(**{**usual, **given})
 
 
@@ -114,7 +120,10 @@ def test_condition_that_fails_applies_a_constraint_and_passes_over_a_route(tmp_p
     policy = loaded(
         tmp_path,
         constraints="constraints: [{name: c, when: request.metadata.a == 'x', require: {region: [local]}}]",
-        routes="routes: [{name: r, when: request.metadata.a == 'x', mode: cloud_only}, {name: rest, mode: cloud_only, fallback: [small]}]",
+        routes="""routes:
+  - {name: r, when: request.metadata.a == 'x', mode: cloud_only}
+  - {name: rest, mode: cloud_only, fallback: [small]}
+""",
     )
     decision = decide(policy, facts())
     assert (decision.route, ids(decision)) == ("rest", [EDGE])
@@ -143,7 +152,9 @@ def test_edge_serves_plain_text_only(policy: CompiledPolicy, asks: dict, removed
 
 def test_deployment_says_what_it_cannot_do(tmp_path: Path):
     """`tools: false` on a deployment removes it from requests with tools only."""
-    policy = loaded(tmp_path, models=FILES["models.yaml"].replace("model: gpt-4.1\n", "model: gpt-4.1\n      tools: false\n"))
+    policy = loaded(
+        tmp_path, models=FILES["models.yaml"].replace("model: gpt-4.1\n", "model: gpt-4.1\n      tools: false\n")
+    )
     assert US in ids(decide(policy, facts()))
     assert US not in ids(decide(policy, facts(tools=True)))
 
