@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -151,6 +152,30 @@ async def test_nobody_there(tmp_path):
     assert "hidden" not in caught.value.message
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+async def test_server_over_tcp_with_a_password(tmp_path):
+    """User, password and database of the URL are used; a wrong password is no answer, and stands in no message."""
+    port = free_port()
+    async with EmbeddedValkey(tmp_path) as server, Store(server.url) as direct:
+        await direct.command("CONFIG", "SET", "bind", "127.0.0.1")
+        await direct.command("CONFIG", "SET", "port", port)
+        await direct.command("ACL", "SETUSER", "gateway", "on", ">right-word", "~fd1:*", "+@all")
+        async with Store(f"redis://gateway:right-word@127.0.0.1:{port}/3?decode_responses=true") as store:
+            await store.command("SET", "fd1:a", "x")
+            assert await store.get("fd1:a") == b"x"
+            assert await store.script(COUNT, [BOOKED], []) == 1
+        assert await direct.get("fd1:a") is None  # another database
+        async with Store(f"redis://gateway:wrong-word@127.0.0.1:{port}") as refused:
+            with pytest.raises(StoreUnavailable) as caught:
+                await refused.ping()
+        assert f"127.0.0.1:{port}" in caught.value.message
+        assert "wrong-word" not in caught.value.message
+
+
 async def test_frozen_server(tmp_path):
     """A server that hangs costs one time limit, then calls fail at once, until it answers again."""
     async with EmbeddedValkey(tmp_path) as server, Store(server.url, timeout_s=0.2) as store:
@@ -209,11 +234,11 @@ def mode(path: Path) -> int:
 async def test_folder_is_private(tmp_path):
     """Nobody but the gateway's user can reach the data or the socket."""
     async with EmbeddedValkey(tmp_path) as server:
-        socket = Path(server.url.removeprefix("unix://"))
-        assert socket.parent == tmp_path / "store"
-        assert mode(socket.parent) == 0o700
-        assert mode(socket) & 0o077 == 0
-        data = list(socket.parent.rglob("appendonly.aof.*"))
+        path = Path(server.url.removeprefix("unix://"))
+        assert path.parent == tmp_path / "store"
+        assert mode(path.parent) == 0o700
+        assert mode(path) & 0o077 == 0
+        data = list(path.parent.rglob("appendonly.aof.*"))
         assert data
         assert not any(mode(file) & 0o077 for file in data)
 
