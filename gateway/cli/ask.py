@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 import click
 import httpx
@@ -14,6 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.live import Live
 
+from gateway.cli.address import DEFAULT_URL, GatewayUrl, trusts_environment
 from gateway.cli.answer import Answer, Chunk
 from gateway.wire.sse import SSEDecoder
 
@@ -24,7 +24,7 @@ _FRAMES_PER_SECOND = 12
 
 @click.command(epilog=f"The API key, where the gateway wants one, is read from {KEY_VARIABLE}.")
 @click.argument("question")
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where the gateway is.")
+@click.option("--url", type=GatewayUrl(), default=DEFAULT_URL, show_default=True, help="Where the gateway is.")
 @click.option("--model", default="large", show_default=True, help="A model's name, as the policy has it.")
 @click.option(
     "--draft",
@@ -45,12 +45,10 @@ def ask(question: str, url: str, model: str, draft: str, max_tokens: int, featur
         "draft": draft,
     }
     headers = _headers(feature)
-    # A proxy of the environment is for the world outside, not for a gateway on this machine.
-    outside = urlsplit(url).hostname not in {"127.0.0.1", "localhost", "::1"}
     try:
-        with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=outside) as client:
+        with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=trusts_environment(url)) as client:
             answer = _watch(client, body)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except httpx.HTTPError as error:
         message = f"{url}: {_reason(error)}. Is the gateway running? `firstdraft serve` starts one."
         raise click.ClickException(message) from None
     except msgspec.DecodeError as error:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from urllib.parse import urlsplit
+from dataclasses import dataclass, field
 
 import click
 import httpx
+
+from gateway.cli.address import DEFAULT_URL, GatewayUrl, trusts_environment
 
 _POLL_S = 0.25
 _LONGEST_ANSWER_S = 5.0
 
 
 @click.command()
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where the gateway is.")
+@click.option("--url", type=GatewayUrl(), default=DEFAULT_URL, show_default=True, help="Where the gateway is.")
 @click.option("--wait", "wait_s", type=click.FloatRange(min=0), default=0.0, help="Wait so many seconds until ready.")
 def status(url: str, wait_s: float) -> None:
     """Say whether a running gateway is ready, and what it waits for.
@@ -24,34 +26,50 @@ def status(url: str, wait_s: float) -> None:
     end = time.monotonic() + wait_s
     shown = ""
     while True:
-        ready, lines = _look(url)
-        if ready or time.monotonic() >= end:
-            click.echo("\n".join(lines))
-            sys.exit(0 if ready else 1)
-        waiting_for = "; ".join(line.strip() for line in lines if "not ok" in line) or lines[0]
+        seen = _look(url)
+        if seen.ready or time.monotonic() >= end:
+            click.echo("\n".join([seen.whole, *map(_line, seen.parts.items())]))
+            sys.exit(0 if seen.ready else 1)
+        waiting_for = "; ".join(_reasons(seen)) or seen.whole
         if waiting_for != shown:
             click.echo(f"waiting: {waiting_for}", err=True)
             shown = waiting_for
         time.sleep(_POLL_S)
 
 
-def _look(url: str) -> tuple[bool, list[str]]:
-    """Whether the gateway is ready, and a line for the whole and for each part."""
-    outside = urlsplit(url).hostname not in {"127.0.0.1", "localhost", "::1"}
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What one look found: the whole in a sentence, and the facts of each part."""
+
+    ready: bool
+    whole: str
+    parts: dict[str, dict[str, object]] = field(default_factory=dict)
+
+
+def _look(url: str) -> _Seen:
     try:
-        response = httpx.get(f"{url}/readyz", timeout=_LONGEST_ANSWER_S, trust_env=outside)
+        response = httpx.get(f"{url}/readyz", timeout=_LONGEST_ANSWER_S, trust_env=trusts_environment(url))
         body = response.json()
         parts = {name: part for name, part in body.items() if isinstance(part, dict)}
-        whole = str(body["status"])
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return False, [f"{url} cannot be reached: {error}"]
+        whole = f"{url} is {body['status']}"
+    except httpx.HTTPError as error:
+        return _Seen(ready=False, whole=f"{url} cannot be reached: {error}")
     except (ValueError, KeyError, TypeError, AttributeError):
-        return False, [f"{url} answers, and is no Firstdraft gateway"]
-    return response.status_code == httpx.codes.OK, [f"{url} is {whole}", *map(_line, parts.items())]
+        return _Seen(ready=False, whole=f"{url} answers, and is no Firstdraft gateway")
+    return _Seen(ready=response.status_code == httpx.codes.OK, whole=whole, parts=parts)
+
+
+def _reasons(seen: _Seen) -> list[str]:
+    """Why parts are not ready."""
+    return [
+        f"{name}: {facts.get('reason') or facts.get('state') or 'not ready'}"
+        for name, facts in seen.parts.items()
+        if not facts.get("ok")
+    ]
 
 
 def _line(part: tuple[str, dict[str, object]]) -> str:
     name, facts = part
     state = "ok" if facts.get("ok") else "not ok"
-    rest = " · ".join(f"{key} {value}" for key, value in facts.items() if key != "ok")
+    rest = " · ".join(f"{key} {value}" for key, value in facts.items() if key != "ok" and value != "")
     return f"  {name:8} {state}{' · ' if rest else ''}{rest}"

@@ -82,6 +82,7 @@ def to_json(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
 
 
 def _dumps(event: EventDict) -> bytes:
+    event = {"time": event.get("time"), "level": event.get("level"), "event": event.get("event"), **event}
     try:
         return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:  # a lone surrogate: what a header that is not UTF-8 becomes
