@@ -61,6 +61,19 @@ def check(*, directory: Path, as_json: bool) -> None:
 
 
 @policy.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def variables(*, as_json: bool) -> None:
+    """List what a condition (`when`) can ask about."""
+    from gateway.policy.facts import VARIABLES
+
+    if as_json:
+        click.echo(json.dumps({known.name: {"type": known.type, "meaning": known.meaning} for known in VARIABLES}))
+        return
+    for known in VARIABLES:
+        click.echo(f"{known.name:<24}{known.type:<22}{known.meaning}")
+
+
+@policy.command()
 @click.option("--tenant", help="Who asks. Default: the keyless tenant.")
 @click.option("--feature", default="", help="The part of the tenant's product that asks.")
 @click.option("--model", help="The model that the client names. Default: the policy's first.")

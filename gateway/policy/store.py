@@ -21,6 +21,8 @@ from gateway.policy.load import load_policy
 
 _log = structlog.stdlib.get_logger()
 
+_LOOKS_BETWEEN_RETRIES = 10
+
 Signature = tuple[tuple[str, int, int, int], ...]
 """Of each file: its name, when it changed (ns), its size and its inode."""
 
@@ -38,6 +40,7 @@ class PolicyStore:
         self._current: CompiledPolicy | None = None
         self._refused: str | None = None
         self._seen: Signature = ()
+        self._looks_since_refused = 0
         self._watch: asyncio.Task[None] | None = None
 
     @property
@@ -74,24 +77,32 @@ class PolicyStore:
     async def reload_if_changed(self) -> bool:
         """Look at the folder now. True when it had changed, be the new policy in force or refused."""
         signature = await asyncio.to_thread(self._signature)
-        if signature == self._seen:
+        if signature == self._seen and not self._is_retry_due():
             return False
         # Noted before loading: a file that changes while it is read changes the signature once more.
         self._seen = signature
         try:
             policy = await asyncio.to_thread(load_policy, self._directory, self._environ)
         except PolicyError as problem:
-            self._refused = problem.message
-            _log.error(
-                "policy refused",
-                version=self.current.version,
-                mistakes=len(problem.mistakes),
-                first=str(problem.mistakes[0]),
-            )
+            self._refuse(problem)
             return True
-        before, self._current, self._refused = self.current.version, policy, None
-        _log.info("policy changed", version=policy.version, before=before, **policy.counts)
+        before, self._current, self._refused = self.current, policy, None
+        if (policy.version, policy.backends) != (before.version, before.backends):
+            _log.info("policy changed", version=policy.version, before=before.version, **policy.counts)
         return True
+
+    def _refuse(self, problem: PolicyError) -> None:
+        if self._refused != problem.message:
+            first, number = str(problem.mistakes[0]), len(problem.mistakes)
+            _log.error("policy refused", version=self.current.version, mistakes=number, first=first)
+        self._refused = problem.message
+
+    def _is_retry_due(self) -> bool:
+        """A refused folder may become right without a change in it: a key's file appears, a mount comes back."""
+        if self._refused is None:
+            return False
+        self._looks_since_refused = (self._looks_since_refused + 1) % _LOOKS_BETWEEN_RETRIES
+        return self._looks_since_refused == 0
 
     async def _follow(self) -> None:
         while True:

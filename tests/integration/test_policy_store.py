@@ -100,6 +100,17 @@ async def test_rotated_key_file_is_taken_up(tmp_path: Path):
         await until(lambda: store.current.backends["gpu-eu"].api_key == Secret("new one"))
 
 
+async def test_key_file_that_comes_late_ends_the_refusal(tmp_path: Path):
+    """A policy refused for want of a key's file is taken up when that is there, without another edit."""
+    write_folder(tmp_path)
+    async with PolicyStore(tmp_path, ENVIRON, poll_s=POLL_S) as store:
+        write_folder(tmp_path, backends=FILES["backends.yaml"].replace("${GPU_KEY}", "file:late.key"))
+        await until(lambda: store.refused)
+        (tmp_path / "late.key").write_text("late")
+        await until(lambda: store.refused is None)
+        assert store.current.backends["gpu-eu"].api_key == Secret("late")
+
+
 async def test_store_does_not_start_with_a_broken_folder(tmp_path: Path):
     """At start there is no old policy to keep: the mistakes are raised."""
     write_folder(tmp_path, routes="routes: 1")

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.cli.policy import policy
+from gateway.policy.facts import VARIABLES
 from tests.policy_folder import ENVIRON, FILES, write_folder
 
 
@@ -52,6 +53,13 @@ def test_check_needs_the_variables_that_the_policy_names(folder: Path):
     assert result.exit_code == 1
     assert "GPU_KEY is not set" in result.stderr
     assert "gpu-secret-value" not in run("check", folder).output
+
+
+def test_variables_lists_every_variable_of_the_language():
+    """The table that is printed is the one that expressions are checked against."""
+    listed = json.loads(run("variables", "--json").output)
+    assert list(listed) == [variable.name for variable in VARIABLES]
+    assert all(name in run("variables").output for name in listed)
 
 
 def test_folder_can_be_given_by_the_environment(folder: Path):
