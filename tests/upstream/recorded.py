@@ -82,6 +82,8 @@ class RecordedBackend:
         self._recordings = recordings
         self._ttft_s = ttft_s
         self._tokens_per_second = tokens_per_second
+        self.active = 0
+        """Answers in progress."""
 
     def app(self) -> web.Application:
         """The web application."""
@@ -108,10 +110,14 @@ class RecordedBackend:
             finish_reason="length" if limit < len(pieces) else "stop",
             prompt_tokens=sum(len(_text(message).split()) for message in messages),
         )
-        if body.get("stream"):
-            return await self._stream(request, answer, body)
-        await asyncio.sleep(self._ttft_s + len(answer.pieces) / self._tokens_per_second)
-        return web.json_response(answer.whole(), headers=HEADERS)
+        self.active += 1
+        try:
+            if body.get("stream"):
+                return await self._stream(request, answer, body)
+            await asyncio.sleep(self._ttft_s + len(answer.pieces) / self._tokens_per_second)
+            return web.json_response(answer.whole(), headers=HEADERS)
+        finally:
+            self.active -= 1
 
     async def _stream(self, request: web.Request, answer: _Answer, body: dict[str, Any]) -> web.StreamResponse:
         response = web.StreamResponse(headers={**HEADERS, "content-type": "text/event-stream"})

@@ -51,7 +51,7 @@ def test_stream_byte_for_byte(name):
 @pytest.mark.parametrize("step", [1, 7, 1000])
 @pytest.mark.parametrize("data", [b"data: " + b"x" * 2000 + b"\n\n", b"data: abc\n" * 200 + b"\n", b"x" * 2000])
 def test_event_over_the_limit(data, step):
-    """An event over the limit is lost however it is split, with all that comes after it; what came before is given out."""
+    """However it is split, an event over the limit is lost with all after it, and what came before is given out."""
     decoder = SSEDecoder(max_event_bytes=1000)
     stream = b"data: before\n\n" + data + b"data: after\n\n"
     reads = [stream[start : start + step] for start in range(0, len(stream), step)]
