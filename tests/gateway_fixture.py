@@ -1,5 +1,6 @@
 """A whole gateway in this process, through the same runner as in production, on real sockets."""
 
+import asyncio
 import hashlib
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -111,8 +112,5 @@ async def start_gateway(valkey_url, edge_socket, store, tmp_path):
 
 
 async def _warm(services: Services) -> None:
-    import asyncio
-
     async with asyncio.timeout(60):
-        while services.edge.status.state != "warm":
-            await asyncio.sleep(0.02)
+        await services.edge.until_warm()

@@ -3,9 +3,10 @@
 Producers (`backends`, `modes`, `cache`) push events into an `Emit`; it returns when the event is taken over by whatever
 stands above (at the top: written to the socket), so that a slow reader slows the producer.
 
-The order of one answer:  (DraftText | DraftCompleted)*  interleaved with  (TextDelta | Relayed)*, one DraftJudged if there
+The order of one answer: (DraftText | DraftCompleted)* interleaved with (TextDelta | Relayed)*, one DraftJudged if there
 was a draft (not later than the event that carries the finish reason), a finish reason exactly once, UsageReported at
-most once, last. Or, for an answer that was not streamed: at most DraftText/DraftCompleted/DraftJudged, then WholeAnswer.
+most once, last. Or, for an answer that was not streamed: at most DraftText/DraftCompleted/DraftJudged, then
+WholeAnswer.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def input_tokens_bound(request: InferenceRequest) -> int:
 
 
 def input_tokens_estimate(request: InferenceRequest) -> int:
-    """The input tokens that this request probably has (4 bytes a token, the mean of English): for routing, not money."""
+    """The input tokens that this request probably has (4 bytes a token, as English has): for routing, not money."""
     return request.prompt_bytes // _BYTES_PER_TOKEN_ESTIMATE + 4 * len(request.messages)
 
 

@@ -46,15 +46,13 @@ class StreamReply:
         Raises:
             ClientGone: the connection is closed.
         """
-        if self._encoder is None:
-            self._encoder = self._make_encoder()
-        data = self._encoder.encode(event)
+        data = self._encoding().encode(event)
         if data:
             await self._write(data)
 
     async def end(self) -> web.StreamResponse:
         """Write `[DONE]` and finish the response."""
-        response = await self._write(self._encoder.end())
+        response = await self._write(self._encoding().end())
         await self._guarded_eof(response)
         return response
 
@@ -67,7 +65,7 @@ class StreamReply:
         response.force_close()
         try:
             async with asyncio.timeout(_ERROR_WRITE_S):
-                await response.write(self._encoder.error(error))
+                await response.write(self._encoding().error(error))
                 await response.write_eof()
         except (TimeoutError, ConnectionError):
             if self._http.transport is not None:
@@ -79,7 +77,12 @@ class StreamReply:
         transport = self._http.transport
         idle = self._response is not None and now - self._written_at >= SILENCE_S
         if idle and transport is not None and transport.get_write_buffer_size() == 0:
-            await self._write(self._encoder.encode(Idle()))
+            await self._write(self._encoding().encode(Idle()))
+
+    def _encoding(self) -> StreamEncoder:
+        if self._encoder is None:
+            self._encoder = self._make_encoder()
+        return self._encoder
 
     async def _write(self, data: bytes) -> web.StreamResponse:
         response = self._response or await self._begin()

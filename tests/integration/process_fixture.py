@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import Self
 
 import httpx
 
@@ -24,7 +25,7 @@ class Process:
             *("--policies", str(policies), "--state", str(state), "--port", "0", *flags),
         ]
 
-    async def __aenter__(self) -> "Process":
+    async def __aenter__(self) -> Self:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("FIRSTDRAFT_")}
         environ |= {"FIRSTDRAFT_LOG_FORMAT": "json", "UPSTREAM_KEY": "sk-upstream"}
         self._process = await asyncio.create_subprocess_exec(

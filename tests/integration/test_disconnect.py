@@ -82,8 +82,8 @@ async def test_a_slow_reader_does_not_fill_the_gateways_memory(gateway, upstream
     upstream.default = Script(chunks=200_000)
     reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
     data = json.dumps(body(stream=True)).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: {len(data)}"
-    writer.write(head.encode() + b"\r\n\r\n" + data)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\n"
+    writer.write(f"{head}content-length: {len(data)}\r\n\r\n".encode() + data)
     await reader.readexactly(1000)
     sent = -1
     while sent != upstream.chunks_sent:  # the buffers of both kernels' sockets fill first: some megabytes

@@ -115,7 +115,7 @@ async def test_frozen_store_costs_a_bounded_time(policies, state):
 
 
 async def test_killed_gateway_leaves_no_orphan_and_loses_no_budget(policies, state, upstream):
-    """kill -9: children end by themselves, the next start works, what was spent is spent, the open hold is kept."""
+    """Killed as a whole: children end by themselves, the next start works, what was spent or held stays so."""
     async with Process(policies, state) as gateway:
         await gateway.ready()
         assert (await ask(gateway.url))[0] == 200

@@ -76,10 +76,18 @@ class Seen:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self._came = asyncio.Event()
 
     async def __call__(self, event: Event) -> None:
         await asyncio.sleep(0)
         self.events.append(event)
+        self._came.set()
+
+    async def until(self, number: int) -> None:
+        """Wait until so many events have come."""
+        while len(self.events) < number:
+            self._came.clear()
+            await self._came.wait()
 
     def of(self, kind: type) -> list:
         return [event for event in self.events if isinstance(event, kind)]

@@ -75,8 +75,7 @@ async def test_a_cancelled_attempt_is_charged_for_what_was_received():
     seen, scripts = Seen(), {"a": Script([HELLO, HELLO, 60])}
     work = plan(scripts, mode=Mode.CLOUD_ONLY, finals=[A])
     task = asyncio.create_task(attempt.answer(work, [A], seen))
-    while len(seen.events) < 2:
-        await asyncio.sleep(0.001)
+    await seen.until(2)
     task.cancel()
     await asyncio.wait([task])
     (tried,) = work.record.attempts

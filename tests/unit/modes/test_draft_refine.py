@@ -137,8 +137,7 @@ async def test_cancelling_the_request_stops_both_sides():
     scripts = {"edge": Script([TextDelta("a"), 60]), "cloud": Script([60])}
     work = plan(scripts, mode=Mode.DRAFT_REFINE, finals=[CLOUD], draft=EDGE)
     task = asyncio.create_task(mode.run(work, seen))
-    while not seen.events:
-        await asyncio.sleep(0.001)
+    await seen.until(1)
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()

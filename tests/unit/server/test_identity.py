@@ -1,0 +1,50 @@
+from types import SimpleNamespace
+
+import pytest
+
+from gateway.errors import Unauthenticated
+from gateway.server.identity import identify
+from gateway.tenants.keys import make_key
+from gateway.tenants.tenant import Tenant
+
+PLAIN, HASHED = make_key()
+
+
+def policy(keyless=None):
+    tenants = {name: SimpleNamespace(tenant=Tenant(name=name)) for name in ("acme", "local")}
+    return SimpleNamespace(tenants=tenants, keys={HASHED: ("acme", "prod")}, keyless_tenant=keyless)
+
+
+def test_a_key_stands_for_its_tenant():
+    """Both ways of sending it lead to the same tenant and key name."""
+    for headers in ({"authorization": f"Bearer {PLAIN}"}, {"x-api-key": PLAIN}):
+        identity = identify(policy(), headers, loopback=True)
+        assert (identity.tenant.name, identity.key) == ("acme", "prod")
+
+
+def test_no_key_is_refused_where_nobody_is_keyless():
+    """Without a keyless tenant, a request without a key has no tenant."""
+    with pytest.raises(Unauthenticated) as failure:
+        identify(policy(), {}, loopback=True)
+    assert failure.value.code == "missing_api_key"
+
+
+def test_keyless_holds_on_loopback_only():
+    """A policy that needs no key opens nothing to other machines, even after a reload."""
+    assert identify(policy("local"), {}, loopback=True).tenant.name == "local"
+    with pytest.raises(Unauthenticated):
+        identify(policy("local"), {}, loopback=False)
+
+
+def test_a_placeholder_is_no_key():
+    """SDKs insist on a key: what does not look like one of ours is a keyless request, where that is allowed."""
+    headers = {"authorization": "Bearer sk-anything"}
+    assert identify(policy("local"), headers, loopback=True).tenant.name == "local"
+    with pytest.raises(Unauthenticated):
+        identify(policy("local"), headers, loopback=False)
+
+
+def test_a_wrong_key_of_ours_is_refused_even_where_none_is_needed():
+    """A mistyped key must not be charged to the keyless tenant."""
+    with pytest.raises(Unauthenticated):
+        identify(policy("local"), {"x-api-key": "fd-mistyped"}, loopback=True)
