@@ -35,8 +35,11 @@ class Decoder(Memory, Sizes, Protocol):
     n_vocab: int
     eog: frozenset[int]
 
-    def decode(self, batch: Batch) -> None:
-        """Decodes the rows."""
+    def decode(self, batch: Batch) -> bool:
+        """Decodes the rows; False when it was aborted."""
+
+    def abort(self) -> None:
+        """Ends the running `decode`; called from another thread."""
 
     def logits(self, row: int) -> Logits:
         """Logits of one row of the step just decoded."""
@@ -85,6 +88,8 @@ class Engine:
         self._stopping = False
         self._outputs: list[tuple[object, Output]] = []
         self._step_started_s = 0.0
+        self._running: frozenset[tuple[int, int]] = frozenset()
+        """Whose rows are being decoded: read by other threads, replaced as a whole."""
 
     # --- for other threads --------------------------------------------------------------------------------------
 
@@ -93,12 +98,20 @@ class Engine:
         self._note(_Submitted(owner, request, tokens, max_tokens, arrived_s))
 
     def cancel(self, owner: object, number: int) -> None:
-        """Ends a request before the next step; nothing more is delivered for it once the loop has read this."""
+        """Ends a request before the next step; nothing more is delivered for it once the loop has read this.
+
+        A step that decodes for nobody else is aborted.
+        """
         self._note(_Cancelled(owner, number))
+        if self._running == {(id(owner), number)}:
+            self._model.abort()
 
     def cancel_all(self, owner: object) -> None:
-        """Ends all requests of this owner."""
+        """Ends all requests of this owner, likewise."""
         self._note(_Cancelled(owner, None))
+        running = self._running
+        if running and all(key[0] == id(owner) for key in running):
+            self._model.abort()
 
     def ask_stats(self, owner: object, number: int) -> None:
         """Delivers Stats after what was noted before."""
@@ -153,9 +166,14 @@ class Engine:
 
     def _step(self, batch: Batch) -> None:
         started = self._step_started_s = self._clock()
-        self._model.decode(batch)
+        self._running = frozenset(job.key for job, _ in batch.parts)
+        decoded = self._model.decode(batch)
+        self._running = frozenset()
         ended = self._clock()
         self._step_started_s = 0.0
+        if not decoded:
+            self._scheduler.undo(batch)
+            return
         self._scheduler.commit(batch)
         self._measured.step(batch, ended - started)
         for row, job in batch.sampled:

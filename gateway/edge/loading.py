@@ -9,16 +9,18 @@ from pathlib import Path
 import structlog
 
 from gateway.edge.engine import Deliver, Engine
+from gateway.edge.grouping import MEASURED_ROWS, best_groups
 from gateway.edge.model import Model
 from gateway.edge.model_files import prepare_model
 from gateway.edge.preparation import Preparation
 from gateway.edge.protocol import Submit
 from gateway.edge.quantization import quantize_q8_0
-from gateway.edge.scheduler import Limits
+from gateway.edge.scheduler import Batch, Limits
 from gateway.inference.request import Message
 
-_WARM_WORDS = 100
 _WARM_TOKENS = 4
+_TIMES = 2
+_SEQUENCES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +48,27 @@ def load_engine(name: str, state_dir: Path, limits: Limits, threads: int, delive
 
 
 def _warm(model: Model, limits: Limits, preparation: Preparation) -> float:
-    """Answers twice, to nobody: the first time touches the memory, the second is timed. Prompt tokens a second."""
-    rate = 0.0
-    for number in (1, 2):
-        engine = Engine(model, limits, lambda _outputs, _load: None)
-        request = Submit(id=number, messages=(Message("user", "warm " * _WARM_WORDS),), max_tokens=_WARM_TOKENS)
-        tokens = preparation.prompt(request)[: limits.cells - _WARM_TOKENS]
-        engine.submit(None, request, tokens, _WARM_TOKENS, time.monotonic())
-        while engine.turn():
-            rate = engine.prefill_rate
-        model.clear()
-    return rate
+    """Times small batches and sets the model's groups, then answers once, to nobody. Returns prompt tokens a second."""
+    rows = [size for size in MEASURED_ROWS if size <= limits.active]
+    _time(model, limits.rows)
+    model.groups = best_groups({size: min(_time(model, size) for _ in range(_TIMES)) for size in rows})
+    engine = Engine(model, limits, lambda _outputs, _load: None)
+    request = Submit(id=1, messages=(Message("user", "warm " * limits.prefill_tokens),), max_tokens=_WARM_TOKENS)
+    tokens = preparation.prompt(request)[: limits.prefill_tokens]
+    engine.submit(None, request, tokens, _WARM_TOKENS, time.monotonic())
+    while engine.turn():
+        continue
+    model.clear()
+    return engine.prefill_rate
+
+
+def _time(model: Model, rows: int) -> float:
+    """Seconds of this thread's CPU time for one batch of so many sequences' first tokens: others do not disturb it."""
+    rows = min(rows, model.n_ctx)
+    sequences = [row % _SEQUENCES for row in range(rows)]
+    positions = [row // _SEQUENCES for row in range(rows)]
+    started = time.thread_time()
+    model.decode(Batch(tokens=[1] * rows, positions=positions, sequences=sequences))
+    seconds = time.thread_time() - started
+    model.clear()
+    return seconds

@@ -27,6 +27,9 @@ from gateway.errors import EdgeUnavailable
 _FLASH_ATTENTION_ON = 1
 _PIECE_BYTES = 512
 _NO_CELL = 1
+_ABORTED = 2
+_GO_ON = b"0"
+_ABORT = b"1"
 
 
 class Silence:
@@ -66,6 +69,11 @@ class Model:
         self.control_words = self._read_control_words()
         self._piece_buffer = ctypes.create_string_buffer(_PIECE_BYTES)
         self._make_batch(limits.rows)
+        self._listen_for_abort()
+        self._logits: dict[int, Logits] = {}
+        self._kept_logits = np.empty((limits.active, self.n_vocab), dtype=np.float32)
+        self.groups: list[tuple[int, ...]] = []
+        """For so many rows: the sizes of the calls to decode them in (see `grouping`). Beyond: all at once."""
 
     def _make_context(self, limits: Limits, threads: int) -> llama_cpp.llama_context_p:
         params = llama_cpp.llama_context_default_params()
@@ -107,24 +115,68 @@ class Model:
 
     # --- decoding -----------------------------------------------------------------------------------------------
 
-    def decode(self, batch: Batch) -> None:
-        """Decodes the rows. Raises RuntimeError when llama.cpp cannot: a fault, not a condition."""
-        rows = len(batch.tokens)
-        self._tokens[:rows] = batch.tokens
-        self._positions[:rows] = batch.positions
-        self._sequences[:rows] = batch.sequences
+    def decode(self, batch: Batch) -> bool:
+        """Decodes the rows. False when `abort` ended it: the sequences then hold some of the rows, and must be trimmed.
+
+        Raises RuntimeError when llama.cpp cannot: a fault, not a condition.
+        """
+        self._abort_flag.value = _GO_ON
+        self._logits.clear()
+        sizes = self.groups[len(batch.tokens)] if len(batch.tokens) < len(self.groups) else (len(batch.tokens),)
+        start = 0
+        for size in sizes:
+            if not self._decode_rows(batch, start, start + size):
+                return False
+            start += size
+            if start < len(batch.tokens):
+                self._keep_logits()
+        return True
+
+    def abort(self) -> None:
+        """Ends the running `decode` within a millisecond or so. For any thread."""
+        self._abort_flag.value = _ABORT
+
+    def logits(self, row: int) -> Logits:
+        """Logits of a row whose logits were wanted. Valid until the next `decode`."""
+        return self._logits[row]
+
+    def _decode_rows(self, batch: Batch, start: int, end: int) -> bool:
+        rows = end - start
+        self._tokens[:rows] = batch.tokens[start:end]
+        self._positions[:rows] = batch.positions[start:end]
+        self._sequences[:rows] = batch.sequences[start:end]
+        wanted = [row for row, _ in batch.sampled if start <= row < end]
         self._wanted[:rows] = 0
-        self._wanted[[row for row, _ in batch.sampled]] = 1
+        for row in wanted:
+            self._wanted[row - start] = 1
         self._batch.n_tokens = rows
         code = llama_cpp.llama_decode(self._context, self._batch)
+        if code == _ABORTED:
+            return False
         if code:
             why = "no cell was free" if code == _NO_CELL else f"code {code}"
             raise RuntimeError(f"llama_decode failed on {rows} rows: {why}")
+        for row in wanted:
+            pointer = llama_cpp.llama_get_logits_ith(self._context, row - start)
+            self._logits[row] = np.ctypeslib.as_array(pointer, shape=(self.n_vocab,))
+        return True
 
-    def logits(self, row: int) -> Logits:
-        """Logits of a row whose logits were wanted. A view: valid until the next `decode`."""
-        pointer = llama_cpp.llama_get_logits_ith(self._context, row)
-        return np.ctypeslib.as_array(pointer, shape=(self.n_vocab,))
+    def _keep_logits(self) -> None:
+        """The next call overwrites llama.cpp's logits."""
+        for place, (row, logits) in enumerate(self._logits.items()):
+            if logits.base is not self._kept_logits:
+                self._kept_logits[place] = logits
+                self._logits[row] = self._kept_logits[place]
+
+    def _listen_for_abort(self) -> None:
+        """Lets llama.cpp ask after every operation whether to go on, without entering Python: by C's own `atoi`.
+
+        It is called a thousand times a step, with a pointer to one digit: "0" is false, "1" is true.
+        """
+        self._abort_flag = ctypes.create_string_buffer(_GO_ON)
+        self._atoi = ctypes.cast(ctypes.CDLL(None).atoi, llama_cpp.ggml_abort_callback)
+        flag = ctypes.cast(self._abort_flag, ctypes.c_void_p)
+        llama_cpp.llama_set_abort_callback(self._context, self._atoi, flag)
 
     def trim(self, sequence: int, length: int) -> None:
         """The sequence keeps its first `length` tokens."""

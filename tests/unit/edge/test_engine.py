@@ -37,9 +37,18 @@ class Script:
     def copy(self, source: int, target: int, length: int) -> None:
         pass
 
-    def decode(self, batch) -> None:
+    def decode(self, batch) -> bool:
         self.now_s += 1.0
         self.rows = {row: job.produced for row, job in batch.sampled}
+        self.aborted = False
+        self.during()
+        return not self.aborted
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def during(self) -> None:
+        """What happens while a step is decoded."""
 
     def logits(self, row: int) -> np.ndarray:
         said = self.rows[row]
@@ -141,6 +150,29 @@ def test_nothing_is_delivered_after_a_cancel():
     bench.run()
     assert len(bench.of(bench, 1)) == before
     assert isinstance(bench.of(bench, 2)[-1], Done)
+
+
+def test_a_step_for_nobody_is_aborted():
+    """A cancel that comes in mid-step ends the step when it served nobody else, and only then."""
+    bench = Bench([1] * 30)
+    bench.submit(bench, 1)
+    bench.submit(bench, 2)
+    cancels = [1, 2]
+    aborted = []
+
+    def cancel_one() -> None:
+        bench.engine.cancel(bench, cancels.pop(0))
+        aborted.append(bench.script.aborted)
+
+    bench.script.during = cancel_one
+    bench.engine.turn()
+    bench.engine.turn()
+    assert aborted == [False, True]
+    assert not bench.engine.turn()
+    bench.script.during = lambda: None
+    bench.submit(bench, 3)
+    bench.run()
+    assert isinstance(bench.of(bench, 3)[-1], Done)
 
 
 def test_cancelling_what_is_unknown_changes_nothing():
