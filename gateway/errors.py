@@ -16,6 +16,7 @@
     │   ├── BackendTimeout           504 one of the deployment's time limits passed
     │   ├── BackendBroken            502 answered something that is not the protocol
     │   ├── BackendCut               502 ended before the answer was complete
+    │   ├── BackendCredentials       502 did not accept the gateway's own key
     │   └── BackendRefused           ··· answered with an error of its own, status and body kept
     ├── EdgeError                        the llama.cpp process
     │   ├── EdgeUnavailable          503 not started, not warm, or restarting
@@ -192,6 +193,13 @@ class BackendCut(BackendError):
     """The answer ended before it was complete (no finish reason, connection lost)."""
 
     code = "backend_cut"
+    retryable = True
+
+
+class BackendCredentials(BackendError):
+    """The backend did not accept the gateway's key (401, 403, 407): nothing that the client could mend."""
+
+    code = "backend_credentials"
     retryable = True
 
 

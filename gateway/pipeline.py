@@ -261,10 +261,14 @@ class Pipeline:
 
 
 def _wanted_tokens(request: InferenceRequest, deployments: tuple[Deployment, ...]) -> int:
-    """The most tokens a choice may have: the client's word, else what every deployment may give."""
+    """The most tokens a choice may have: the client's word, else what every backend may give.
+
+    The edge shortens its answer by itself: its small limit must not cut a larger model's answer.
+    """
     if request.max_tokens is not None:
         return request.max_tokens
-    return min(deployment.max_output_tokens for deployment in deployments)
+    backends = [deployment for deployment in deployments if not deployment.is_edge] or deployments
+    return min(deployment.max_output_tokens for deployment in backends)
 
 
 def _dearest(deployments: tuple[Deployment, ...]) -> Price:

@@ -233,12 +233,14 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 async def _retire_backends(services: Services) -> None:
     """Close the connections of backends that a newer policy no longer has."""
-    version = services.policy.current.version
+    before = services.policy.current
     while True:
         await asyncio.sleep(_RETIRE_EVERY_S)
         current = services.policy.current
-        if current.version != version:
-            version = current.version
+        if current.version != before.version:
+            if current.edge_model != before.edge_model:
+                structlog.get_logger().warning("edge_model_changed", hint="the edge loads it at the next start")
+            before = current
             await services.backends.retire(tuple(current.backends.values()))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.errors import BackendRefused, FirstdraftError
+from gateway.errors import BackendCredentials, BackendError, BackendRefused, FirstdraftError
 
 _ENCODER = msgspec.json.Encoder()
 _MESSAGE_LIMIT = 500
@@ -30,7 +30,7 @@ def has_error(value: object) -> bool:
     return isinstance(value, dict) and (bool(value.get("error")) or value.get("object") == "error")
 
 
-def refused_in_answer(value: dict[str, Any], *, deployment: str) -> BackendRefused:
+def refused_in_answer(value: dict[str, Any], *, deployment: str) -> BackendError:
     """The error for an event or a body that `has_error` under a good status. A numeric code in it is its status."""
     error = _error_object(value)
     status = _status(error.get("code")) or _status(error.get("status")) or 502
@@ -45,7 +45,7 @@ def refused_by_status(
     deployment: str,
     retry_after_s: float | None = None,
     passed_headers: Mapping[str, str] | None = None,
-) -> BackendRefused:
+) -> BackendError:
     """The error for a response with an error status. Its body is kept, byte for byte, when it is an error object."""
     try:
         value = msgspec.json.decode(body)
@@ -57,18 +57,21 @@ def refused_by_status(
         refused = _refused(_error_object(value), None, status, deployment)
     else:
         refused = _refused({"message": "its body is no error object"}, None, status, deployment)
-    refused.retry_after_s = retry_after_s
-    refused.passed_headers = dict(passed_headers or {})
+    if isinstance(refused, BackendRefused):
+        refused.retry_after_s = retry_after_s
+        refused.passed_headers = dict(passed_headers or {})
     return refused
 
 
-def _refused(error: dict[str, Any], body: bytes | None, status: int, deployment: str) -> BackendRefused:
+def _refused(error: dict[str, Any], body: bytes | None, status: int, deployment: str) -> BackendError:
+    name = deployment or "the backend"
+    if status in _OWN_CREDENTIALS:
+        message = f"{name} did not accept the gateway's credentials (its status: {status})"
+        return BackendCredentials(message, deployment=deployment)
     said = error.get("message")
     if not isinstance(said, str) or not said:
         said = "no message"
-    if status in _OWN_CREDENTIALS:
-        body, said = None, "the gateway's credentials for it were not accepted"
-    message = f"{deployment or 'the backend'} answered with error {status}: {said[:_MESSAGE_LIMIT]}"
+    message = f"{name} answered with error {status}: {said[:_MESSAGE_LIMIT]}"
     return BackendRefused(message, status=status, body=body, deployment=deployment)
 
 

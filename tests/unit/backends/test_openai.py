@@ -271,5 +271,5 @@ class _Stale:
 
 async def _until(condition, *, within_s: float = 2.0):
     async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110  # the server keeps figures, not events
+        while not condition():  # the server keeps figures, not events
             await asyncio.sleep(0.002)

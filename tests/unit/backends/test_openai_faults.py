@@ -6,7 +6,14 @@ import json
 import pytest
 
 from gateway.backends.openai import OpenAIBackend
-from gateway.errors import BackendBroken, BackendCut, BackendRefused, BackendTimeout, BackendUnreachable
+from gateway.errors import (
+    BackendBroken,
+    BackendCredentials,
+    BackendCut,
+    BackendRefused,
+    BackendTimeout,
+    BackendUnreachable,
+)
 from gateway.inference.deployment import Timeouts
 from gateway.inference.events import Relayed
 from tests.unit.backends.asking import Taken, ask, call_for, deployment_at
@@ -100,12 +107,12 @@ async def test_error_status_keeps_status_and_body(scripted, client, deployment, 
 
 @pytest.mark.parametrize("status", [401, 403])
 async def test_refused_credentials_are_not_quoted(scripted, client, deployment, status):
-    """What a backend says of the gateway's own key never reaches a client."""
+    """A backend that refuses the gateway's own key is our 502, without its words, and another may be tried."""
     body = b'{"error":{"message":"Incorrect API key provided: sk-upstream"}}'
     scripted.queue.append(Script(status=status, body=body))
-    with pytest.raises(BackendRefused) as caught:
+    with pytest.raises(BackendCredentials) as caught:
         await ask(client, call_for(deployment))
-    assert caught.value.body is None
+    assert (caught.value.status, caught.value.retryable) == (502, True)
     assert "sk-upstream" not in caught.value.message
 
 
