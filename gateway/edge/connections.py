@@ -15,9 +15,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
 
-import structlog
-
 from gateway.edge.engine import Engine, Output
+from gateway.edge.log import write_log
 from gateway.edge.preparation import Preparation
 from gateway.edge.protocol import (
     VERSION,
@@ -174,7 +173,7 @@ class Connection(asyncio.Protocol):
 
     def cut(self, why: str) -> None:
         """Ends the connection at once."""
-        structlog.get_logger().warning("edge connection cut", why=why)
+        write_log("warning", "edge connection cut", why=why)
         if self._transport is not None:
             self._transport.abort()
 

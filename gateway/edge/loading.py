@@ -6,10 +6,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
 from gateway.edge.engine import Deliver, Engine
 from gateway.edge.grouping import MEASURED_ROWS, best_groups
+from gateway.edge.log import write_log
 from gateway.edge.model import Model
 from gateway.edge.model_files import prepare_model
 from gateway.edge.preparation import Preparation
@@ -34,16 +33,15 @@ class Loaded:
 
 def load_engine(name: str, state_dir: Path, limits: Limits, threads: int, deliver: Deliver) -> Loaded:
     """Finds, checks, converts, loads and warms. Raises EdgeError when the model cannot be used."""
-    log = structlog.get_logger()
     started = time.monotonic()
     path, trouble = prepare_model(name, state_dir, quantize_q8_0)
     if trouble:
-        log.warning("edge model format", trouble=trouble)
+        write_log("warning", "edge model format", trouble=trouble)
     model = Model(path, limits=limits, threads=threads)
     preparation = Preparation(model)
     engine = Engine(model, limits, deliver)
     engine.expect(_warm(model, limits, preparation))
-    log.info("edge warm", file=str(path), seconds=round(time.monotonic() - started, 3))
+    write_log("info", "edge warm", file=str(path), seconds=round(time.monotonic() - started, 3))
     return Loaded(engine, preparation, model.n_ctx)
 
 
@@ -53,8 +51,8 @@ def _warm(model: Model, limits: Limits, preparation: Preparation) -> float:
     _time(model, limits.rows)
     model.groups = best_groups({size: min(_time(model, size) for _ in range(_TIMES)) for size in rows})
     engine = Engine(model, limits, lambda _outputs, _load: None)
-    request = Submit(id=1, messages=(Message("user", "warm " * limits.prefill_tokens),), max_tokens=_WARM_TOKENS)
-    tokens = preparation.prompt(request)[: limits.prefill_tokens]
+    request = Submit(id=1, messages=(Message("user", "warm " * limits.step_rows),), max_tokens=_WARM_TOKENS)
+    tokens = preparation.prompt(request)[: limits.step_rows]
     engine.submit(None, request, tokens, _WARM_TOKENS, time.monotonic())
     while engine.turn():
         continue

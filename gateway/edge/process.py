@@ -22,9 +22,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
-
 from gateway.edge.connections import Connections
+from gateway.edge.log import write_fault, write_log
 from gateway.edge.model_files import SHIPPED_MODEL
 from gateway.edge.protocol import State, Status
 from gateway.edge.scheduler import Limits
@@ -90,11 +89,10 @@ class EdgeProcess:
             loaded.engine.run()
         except EdgeError as error:
             reason = error.message
-            structlog.get_logger().error("edge model unusable", reason=reason)
+            write_log("error", "edge model unusable", reason=reason)
             self._tell(lambda: self._connections.change(self._status("failed", reason)))
         except BaseException:  # noqa: BLE001 - whatever it is, a process without its decode thread is of no use
-            structlog.get_logger().exception("edge fault")
-            sys.stderr.flush()
+            write_fault("edge fault")
             os._exit(_FAULT_STATUS)
 
     def _tell(self, what: Callable[[], None]) -> None:
@@ -113,14 +111,6 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     sys.setswitchinterval(_GIL_SWITCH_S)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
     asyncio.run(_serve(arguments))
 
 

@@ -65,7 +65,7 @@ class Serving(RuleBasedStateMachine):
             sequences=active + spare,
             active=active,
             waiting=waiting,
-            prefill_tokens=prefill,
+            step_rows=prefill,
             growth_tokens=growth,
         )
         self.memory = UnifiedCache(cells)
@@ -128,7 +128,7 @@ class Serving(RuleBasedStateMachine):
             assert not self.alive
             return False
         assert 0 < len(batch.tokens) <= self.limits.rows
-        assert batch.prefill_tokens <= self.limits.prefill_tokens
+        assert batch.prefill_tokens <= max(1, self.limits.step_rows - batch.decode_tokens)
         assert len({job.key for job, _ in batch.parts}) == len(batch.parts)
         first = min(self.scheduler.active, key=lambda job: job.priority == "background")
         assert first in [job for job, _ in batch.parts]

@@ -11,7 +11,7 @@ from gateway.inference.request import Message, Sampling
 END = 0
 PIECES = [b"", *(bytes([letter]) for letter in b"abcdefghij"), "é".encode()[:1], "é".encode()[1:]]
 ACCENT = (11, 12)
-LIMITS = Limits(cells=200, sequences=6, active=2, waiting=2, prefill_tokens=10)
+LIMITS = Limits(cells=200, sequences=6, active=2, waiting=2, step_rows=10)
 
 
 class Script:

@@ -18,7 +18,7 @@ class Contents:
 
 
 def scheduler(**limits) -> Scheduler:
-    sizes = {"cells": 200, "sequences": 8, "active": 4, "waiting": 8, "prefill_tokens": 10, "growth_tokens": 5}
+    sizes = {"cells": 200, "sequences": 8, "active": 4, "waiting": 8, "step_rows": 10, "growth_tokens": 5}
     return Scheduler(Limits(**(sizes | limits)), Contents())
 
 
@@ -63,7 +63,7 @@ def test_those_who_produce_come_before_those_who_read():
     plan.submit(job(2, 100))
     for _ in range(5):
         batch = step(plan)
-        assert rows_of(batch) == {1: 1, 2: 10}
+        assert rows_of(batch) == {1: 1, 2: 9}
         assert batch.parts[0][0].key[1] == 1
 
 
@@ -72,12 +72,20 @@ def test_prompts_are_read_one_after_the_other():
     plan = scheduler()
     for number in (1, 2, 3):
         plan.submit(job(number, 8))
-    assert [rows_of(step(plan)) for _ in range(3)] == [{1: 8, 2: 2}, {1: 1, 2: 6, 3: 4}, {1: 1, 2: 1, 3: 4}]
+    assert [rows_of(step(plan)) for _ in range(3)] == [{1: 8, 2: 2}, {1: 1, 2: 6, 3: 3}, {1: 1, 2: 1, 3: 5}]
+
+
+def test_a_crowd_reads_two_by_two():
+    """When many read, two share a step: the median waits longer, the last does not."""
+    plan = scheduler(active=8, sequences=16, cells=400)
+    for number in range(1, 9):
+        plan.submit(job(number, 20))
+    assert [rows_of(step(plan)) for _ in range(2)] == [{1: 5, 2: 5}, {1: 5, 2: 5}]
 
 
 def test_a_common_beginning_is_read_once():
     """A job finds what the one before it has just read, while that still runs."""
-    plan = scheduler(prefill_tokens=20)
+    plan = scheduler(step_rows=20)
     first, second = job(1, list(range(15))), job(2, [*range(12), 99])
     plan.submit(first)
     step(plan)
@@ -137,7 +145,7 @@ def test_isolated_jobs_share_nothing():
 
 def test_kept_prefixes_give_way_to_what_runs():
     """The least recently used go first, and only as many as are needed."""
-    plan = scheduler(cells=40, prefill_tokens=30)
+    plan = scheduler(cells=40, step_rows=30)
     for number in (1, 2):
         one = job(number, 15, max_tokens=1)
         plan.submit(one)
@@ -151,7 +159,7 @@ def test_kept_prefixes_give_way_to_what_runs():
 
 def test_running_out_of_cells_costs_the_youngest_its_place():
     """The younger job waits and is read again with what it had produced; the older never stops."""
-    plan = scheduler(cells=40, growth_tokens=5, prefill_tokens=30)
+    plan = scheduler(cells=40, growth_tokens=5, step_rows=30)
     old, young = job(1, 12, max_tokens=28), job(2, 12, max_tokens=28)
     plan.submit(old)
     plan.submit(young)
