@@ -26,7 +26,7 @@ BODY = b'{"model":"small","messages":[{"role":"user","content":"Name three colou
 async def edge(edge_socket):
     async with EdgeClient(edge_socket) as client:
         async with asyncio.timeout(10):
-            while client.status.state != "warm":  # noqa: ASYNC110  # the client tells its state, not its changes
+            while client.status.state != "warm":  # the client tells its state, not its changes
                 await asyncio.sleep(0.01)
         yield client
 
@@ -69,7 +69,7 @@ async def test_cancelled_answer_stops_the_edge(edge):
     with pytest.raises(asyncio.CancelledError):
         await task
     async with asyncio.timeout(2):
-        while (await edge.stats()).active:  # noqa: ASYNC110  # the edge tells figures when asked
+        while (await edge.stats()).active:  # the edge tells figures when asked
             await asyncio.sleep(0.01)
 
 

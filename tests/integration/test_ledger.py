@@ -76,7 +76,7 @@ async def usage_log(store: Store, tenant: str = "acme") -> list[dict[str, str]]:
 async def until(condition, limit_s=5.0):
     """Wait for something that happens by itself."""
     async with asyncio.timeout(limit_s):
-        while not await condition():  # noqa: ASYNC110 nothing tells when the store has changed
+        while not await condition():
             await asyncio.sleep(0.01)
 
 

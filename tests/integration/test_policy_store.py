@@ -21,7 +21,7 @@ POLL_S = 0.02
 async def until(condition, timeout_s: float = 5.0) -> None:
     """Wait until the store has seen a change."""
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - the store tells nobody when it swaps; it is looked at, as requests do
+        while not condition():
             await asyncio.sleep(POLL_S / 2)
 
 

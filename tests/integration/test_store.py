@@ -26,7 +26,7 @@ BOOKED = "fd1:{t}:booked"
 async def until(condition, limit_s=5.0):
     """Wait for something that happens by itself."""
     async with asyncio.timeout(limit_s):
-        while not await condition():  # noqa: ASYNC110 nothing tells when a server is back
+        while not await condition():
             await asyncio.sleep(0.01)
 
 
