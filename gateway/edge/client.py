@@ -244,9 +244,8 @@ class EdgeClient:
         loop = asyncio.get_running_loop()
         delay_s = _FIRST_RETRY_S
         while True:
-            link = Link(self._received, self._lost)
             try:
-                await loop.create_unix_connection(lambda link=link: link, str(self._socket_path))  # type: ignore[misc]
+                _, link = await loop.create_unix_connection(self._make_link, str(self._socket_path))
             except OSError:
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, _LONGEST_RETRY_S)
@@ -259,6 +258,9 @@ class EdgeClient:
             finally:
                 link.close()
             await asyncio.sleep(delay_s)
+
+    def _make_link(self) -> Link:
+        return Link(self._received, self._lost)
 
     def _received(self, frame: protocol.FromEdge) -> None:
         match frame:
@@ -285,7 +287,8 @@ class EdgeClient:
     def _lost(self) -> None:
         self._link = None
         self._load = protocol.Load()
-        self._become(EdgeStatus(state="restarting", reason="the edge process ended", model=self._status.model))
+        if self._status.state != "off":
+            self._become(EdgeStatus(state="restarting", reason="the edge process ended", model=self._status.model))
         for stream in self._streams.values():
             stream.put(EdgeCrashed("the edge process ended while it was answering"))
 

@@ -68,6 +68,8 @@ class Connections:
         """The model is warm."""
         self.engine = engine
         self.preparation = preparation
+        self.load = Load(prefill_rate=engine.prefill_rate)
+        self._tell_load()
         self.change(status)
 
     def change(self, status: Status) -> None:
@@ -100,10 +102,10 @@ class Connections:
             connection.send(self.load)
 
     def joined(self, connection: Connection) -> None:
-        """It said hello."""
+        """It said hello. The load comes first: who hears "warm" can predict."""
         self._members.add(connection)
-        connection.send(self.status)
         connection.send(self.load)
+        connection.send(self.status)
 
     def left(self, connection: Connection) -> None:
         """It is gone, and all that it asked for."""
@@ -224,8 +226,12 @@ class Connection(asyncio.Protocol):
             self._fail(request.id, EdgeUnavailable(f"the edge is {self._all.status.state}: {self._all.status.reason}"))
             return
         arrived_s = time.monotonic()
-        prompt = self._all.tokenizer.submit(preparation.prompt, request)
+        prompt = self._all.tokenizer.submit(self._prompt, preparation, request)
         prompt.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._prepared, request, done, arrived_s))
+
+    def _prompt(self, preparation: Preparation, request: Submit) -> list[int]:
+        """In the preparing thread. Nothing is done for a request that is not wanted any more."""
+        return preparation.prompt(request) if request.id in self._open else []
 
     def _prepared(self, request: Submit, prompt: Future[list[int]], arrived_s: float) -> None:
         engine, preparation = self._all.engine, self._all.preparation
@@ -235,6 +241,10 @@ class Connection(asyncio.Protocol):
             tokens = prompt.result()
         except EdgeError as error:
             self._fail(request.id, error)
+            return
+        except Exception as error:  # noqa: BLE001 - the request must be answered, whatever the template did
+            write_log("error", "edge preparation failed", reason=repr(error))
+            self._fail(request.id, EdgeError("the edge could not prepare this prompt; its log says why"))
             return
         engine.submit(self, request, tokens, preparation.most_tokens(request, len(tokens)), arrived_s)
 

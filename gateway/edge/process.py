@@ -72,8 +72,7 @@ class EdgeProcess:
 
     def _decode(self) -> None:
         """The decode thread."""
-        # Imported here: the native library takes a while, and the socket must listen first.
-        from gateway.edge.loading import load_engine  # noqa: PLC0415
+        from gateway.edge.loading import load_engine  # noqa: PLC0415 - llama.cpp takes a while: listen first
 
         arguments = self._arguments
         try:

@@ -6,8 +6,8 @@ A frame is four bytes of length (big-endian, of what follows) and that many byte
     worker                                edge
     ------                                ----
     Hello(version) ---------------------> first frame; another version is refused with Failed(id=0)
+           <----------------------------- Load       at once, and a few times a second while it changes
            <----------------------------- Status     at once, and whenever it changes
-           <----------------------------- Load       what admission needs, a few times a second while it changes
     Submit(id, …) ----------------------> id is the worker's choice, over 0, and unused on this connection
            <----------------------------- Token*     text may be empty: held back for a stop string or a character
            <----------------------------- Done(id) | Failed(id, code): exactly one, the last for this id

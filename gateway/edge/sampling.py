@@ -75,9 +75,9 @@ class Sampler:
         best = float(row[top])
         if self._penalised and self._counts:
             penalised = self._with_penalties(row)
-            token = self._draw(penalised, float(penalised.max())) if self._random else int(penalised.argmax())
+            token = self._draw(penalised, float(penalised.max()), int(penalised.argmax()))
         else:
-            token = self._draw(row, best) if self._random else top
+            token = self._draw(row, best, top)
         if self._penalised:
             self._counts[token] += 1
         logprob, entropy = self._surprise.of(row, token, best)
@@ -90,8 +90,9 @@ class Sampler:
         penalised[tokens] -= np.float32(self._presence) + np.float32(self._frequency) * counts
         return penalised
 
-    def _draw(self, row: Logits, best: float) -> int:
-        assert self._random is not None  # noqa: S101 - callers asked
+    def _draw(self, row: Logits, best: float, top: int) -> int:
+        if self._random is None:
+            return top
         candidates = np.flatnonzero(row >= best - _NEGLIGIBLE * self._temperature)
         if len(candidates) > TOP_K:
             candidates = candidates[np.argpartition(row[candidates], -TOP_K)[-TOP_K:]]

@@ -84,6 +84,7 @@ class EdgeSupervisor:
 
     async def __aenter__(self) -> Self:
         self._socket_path.parent.mkdir(parents=True, exist_ok=True)
+        await self._check_nobody_listens()
         self._task = asyncio.create_task(self._keep_running(), name="edge supervisor")
         return self
 
@@ -94,6 +95,15 @@ class EdgeSupervisor:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
+
+    async def _check_nobody_listens(self) -> None:
+        """Another gateway's edge must not lose its socket to ours; one that nobody listens on is a leftover."""
+        try:
+            _, writer = await asyncio.open_unix_connection(self._socket_path)
+        except OSError:
+            return
+        writer.close()
+        raise SettingsError(f"another gateway's edge listens on {self._socket_path}: use another state folder")
 
     async def _keep_running(self) -> None:
         delay_s = _FIRST_DELAY_S

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import sys
@@ -16,7 +17,7 @@ import pytest
 from gateway.edge.client import EdgeClient, EdgeDone, EdgeRequest, EdgeToken
 from gateway.edge.protocol import VERSION, FrameWriter, Hello, Submit
 from gateway.edge.supervisor import EdgeSupervisor
-from gateway.errors import EdgeCrashed, EdgeOverloaded, EdgeUnavailable, EdgeUnsuitable
+from gateway.errors import EdgeCrashed, EdgeError, EdgeOverloaded, EdgeUnavailable, EdgeUnsuitable, SettingsError
 from gateway.inference.request import Message, Sampling
 from tests.edge_fixture import N_CTX
 
@@ -352,3 +353,59 @@ async def test_the_edge_has_no_keys_of_the_gateway(tmp_path, edge_socket, monkey
         environment = await asyncio.to_thread(Path(f"/proc/{client.status.pid}/environ").read_bytes)
     assert b"PATH=" in environment
     assert b"sk-secret" not in environment
+
+
+async def test_two_gateways_do_not_share_an_edge_socket(edge_socket):
+    """A second supervisor on the same socket is refused, and the first one's edge goes on."""
+    second = EdgeSupervisor(model="smollm2-135m-instruct", socket_path=edge_socket, state_dir=edge_socket.parent)
+    with pytest.raises(SettingsError, match="another gateway"):
+        async with second:
+            pass
+    async with EdgeClient(edge_socket) as client:
+        await until_warm(client)
+    await asyncio.sleep(0)
+    assert client.status.state == "off"
+
+
+def test_a_socket_path_that_is_too_long_is_refused(tmp_path):
+    """The kernel's limit is told when the gateway starts, with the path."""
+    with pytest.raises(SettingsError, match="too long"):
+        EdgeSupervisor(model="m", socket_path=tmp_path / ("x" * 120), state_dir=tmp_path)
+
+
+@pytest.mark.slow
+async def test_kills_at_random_moments_leave_no_request_stuck(tmp_path, edge_socket):
+    """Killed again and again in mid-work, each request ends: whole, or with one of the edge's named errors."""
+    path = tmp_path / "edge.sock"
+    chance = random.Random(7)
+    supervisor = EdgeSupervisor(
+        model="smollm2-135m-instruct", socket_path=path, state_dir=edge_socket.parent, n_ctx=1_024
+    )
+    outcomes: list[str] = []
+
+    async def keep_asking(client: EdgeClient, number: int, until: float) -> None:
+        while time.monotonic() < until:
+            try:
+                async with asyncio.timeout(20):
+                    tokens, done = await answer(client, ask(f"Count to {number}.", 1 + number * 8))
+                assert sum(len(token.logprobs) for token in tokens) == done.completion_tokens
+                outcomes.append("whole")
+            except EdgeError as error:
+                outcomes.append(error.code)
+                await asyncio.sleep(0.05)
+
+    async with supervisor, EdgeClient(path) as client:
+        await until_warm(client)
+        until = time.monotonic() + 12
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(5):
+                tasks.create_task(keep_asking(client, number, until))
+            for _ in range(3):
+                await asyncio.sleep(chance.uniform(0.2, 1.0))
+                os.kill(supervisor.pid, signal.SIGKILL)
+                await client.until(lambda status: status.state == "restarting")
+                await until_warm(client)
+        stats = await client.stats()
+    assert {"whole", "edge_crashed", "edge_unavailable"} == set(outcomes)
+    assert (stats.active, stats.waiting) == (0, 0)
+    assert supervisor.restarts == 3
