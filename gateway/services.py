@@ -33,6 +33,7 @@ from gateway.store.client import Store
 from gateway.store.embedded import EmbeddedValkey
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.snapshot import Snapshot
 
 _RECENT_REQUESTS = 1_000
@@ -123,12 +124,18 @@ class Services:
     started_at: int
     """Unix time, in seconds."""
     recent: Recent = field(default_factory=Recent)
+    log: RequestLog = field(default_factory=RequestLog)
     draining: bool = False
     in_flight: int = 0
     """Requests that are being answered."""
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while the gateway drains and no request is in flight."""
     edge_was_warm: bool = False
+    loopback: bool = field(init=False)
+    """Only this machine can connect; worked out once."""
+
+    def __post_init__(self) -> None:
+        self.loopback = self.settings.loopback
 
     def drain(self) -> None:
         """Take no new requests; `idle` is set when the last one is over."""
@@ -149,7 +156,7 @@ class Services:
     def finish(self, record: RequestRecord) -> None:
         """One request is over: one log line, the metrics, and for a while its record."""
         self.metrics.observe(record)
-        structlog.get_logger().info("request", **record.fields())
+        self.log.write(record)
         if record.surface:
             self.recent.add(record)
 
@@ -221,6 +228,7 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
             metrics=Metrics(),
             started_at=int(time.time()),
         )
+        stack.callback(services.log.close)
         retiring = asyncio.create_task(_retire_backends(services), name="retire backends")
         stack.push_async_callback(_end, retiring)
         yield services

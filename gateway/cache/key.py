@@ -1,19 +1,20 @@
 """The name under which an answer is kept: everything that can change the answer, and nobody can guess it.
 
-An HMAC: who cannot read the secret cannot tell a key from a prompt, nor ask whether another tenant sent a prompt.
-Each part has its length before it, so that no two lists of parts read alike.
+A keyed hash (BLAKE2b, RFC 7693): who cannot read the secret cannot tell a key from a prompt, nor ask whether another
+tenant sent a prompt.
+The parts are MessagePack, where each has its type and length before it: no two lists of parts read alike.
 """
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Iterable
+import hashlib
 
 import msgspec
 
 from gateway.inference.request import InferenceRequest
 
-_VERSION = b"prompt/1"
+_VERSION = b"prompt/2"
+_ENCODER = msgspec.msgpack.Encoder()
 
 LEFT_OUT = {
     "user": "names the end user for the provider's abuse checks; no model sees it",
@@ -38,26 +39,16 @@ def cache_key(
     policy_part: str,
     extra: bytes,
 ) -> str:
-    """64 hexadecimal digits. An empty `tenant` stands for all tenants, no tenant's name is empty."""
-    parts = [
-        _VERSION,
-        b"one tenant" if tenant else b"shared",
-        _bytes(tenant),
-        _bytes(request.surface),
-        _bytes(policy_part),
-        extra,
-        str(len(deployment_ids)).encode(),
-        *(_bytes(deployment_id) for deployment_id in deployment_ids),
-    ]
+    """64 hexadecimal digits. `secret` has 64 bytes at most; an empty `tenant` stands for all, no tenant's name is."""
+    fields: list[bytes] = []
     for name in sorted(request.fields):
         value = bytes(request.fields[name])
         if name not in LEFT_OUT and not (name == "stream_options" and _says_usage_only(value)):
-            parts += (_bytes(name), value)
-    return hmac.digest(secret, _framed(parts), "sha256").hex()
-
-
-def _framed(parts: Iterable[bytes]) -> bytes:
-    return b"".join(b"%d:%b" % (len(part), part) for part in parts)
+            fields += (_bytes(name), value)
+    whose = b"one tenant" if tenant else b"shared"
+    deployments = [_bytes(deployment_id) for deployment_id in deployment_ids]
+    parts = (_VERSION, whose, _bytes(tenant), request.surface, _bytes(policy_part), extra, deployments, fields)
+    return hashlib.blake2b(_ENCODER.encode(parts), digest_size=32, key=secret).hexdigest()
 
 
 def _bytes(text: str) -> bytes:

@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from gateway.server.api.routes import add_routes
-from gateway.server.keys import SERVICES, STREAMS
+from gateway.server.keys import REPEATS, SERVICES, STREAMS
 from gateway.server.middleware import authenticate, boundary
+from gateway.server.repeats import Repeats
 from gateway.server.streaming import Streams
 from gateway.services import Services
+from gateway.wire.openai_chat import decode_request
 
 
 def build_app(services: Services) -> web.Application:
@@ -22,6 +24,7 @@ def build_app(services: Services) -> web.Application:
     )
     app[SERVICES] = services
     app[STREAMS] = Streams()
+    app[REPEATS] = Repeats(decode_request)
     app.cleanup_ctx.append(_keep_streams_alive)
     add_routes(app)
     return app

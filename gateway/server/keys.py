@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from gateway.server.repeats import Repeats
 from gateway.server.streaming import StreamReply, Streams
 from gateway.services import Services
 from gateway.telemetry.record import RequestRecord
@@ -11,6 +12,7 @@ from gateway.tenants.tenant import Identity
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
 STREAMS: web.AppKey[Streams] = web.AppKey("streams", Streams)
+REPEATS: web.AppKey[Repeats] = web.AppKey("repeats", Repeats)
 RECORD: web.RequestKey[RequestRecord] = web.RequestKey("record", RequestRecord)
 IDENTITY: web.RequestKey[Identity] = web.RequestKey("identity", Identity)
 REPLY: web.RequestKey[StreamReply] = web.RequestKey("reply", StreamReply)

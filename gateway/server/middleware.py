@@ -120,7 +120,7 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
     if services.draining:
         message = "This gateway is shutting down and takes no new requests; another try reaches the next one."
         raise ShuttingDown(message, retry_after_s=1)
-    identity = identify(services.policy.current, request.headers, loopback=services.settings.loopback)
+    identity = identify(services.policy.current, request.headers, loopback=services.loopback)
     record = request[RECORD]
     record.tenant, record.key = identity.tenant.name, identity.key
     request[IDENTITY] = identity

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import BinaryIO, Literal
 
 import orjson
@@ -77,12 +77,21 @@ def drop_texts(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
 
 def to_json(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
     """One line of JSON, keys replaced. What JSON does not know is written as its repr."""
+    return finished_line({"time": event.get("time"), "level": event.get("level"), "event": event.get("event"), **event})
+
+
+def finished_line(event: EventDict) -> bytes:
+    """The JSON line of an event that holds no text; its fields stay in their order."""
     line = _dumps(event)
     return redact(line if len(line) <= _LONG_LINE else _dumps(_cut(event)))
 
 
+def writes_json(processors: Iterable[Processor]) -> bool:
+    """Whether a log that is set up with these writes JSON."""
+    return to_json in processors
+
+
 def _dumps(event: EventDict) -> bytes:
-    event = {"time": event.get("time"), "level": event.get("level"), "event": event.get("event"), **event}
     try:
         return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:  # a lone surrogate: what a header that is not UTF-8 becomes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 
@@ -82,13 +83,17 @@ class RequestRecord:
     def fields(self) -> dict[str, Any]:
         """The log line's fields: all that is set, nothing that is empty."""
         line: dict[str, Any] = {}
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if name == "attempts":
-                value = [_attempt_fields(attempt) for attempt in value]
-            if value not in ("", None, (), []):
-                line[name] = round(value, 6) if isinstance(value, float) else value
+        for name, value in zip(_NAMES, _VALUES(self), strict=True):
+            # Empty texts, lists and None are not equal to 0, counts and flags are: 0 says something.
+            if value or value == 0:
+                line[name] = round(value, 6) if type(value) is float else value
+        if self.attempts:
+            line["attempts"] = [_attempt_fields(attempt) for attempt in self.attempts]
         return line
+
+
+_NAMES: tuple[str, ...] = tuple(RequestRecord.__slots__)
+_VALUES = attrgetter(*_NAMES)
 
 
 def _attempt_fields(attempt: AttemptRecord) -> dict[str, Any]:

@@ -107,25 +107,25 @@ async def _measure(server, data: bytes) -> float:
     return best
 
 
-async def main() -> None:
-    with tempfile.TemporaryDirectory() as name, Path(os.devnull).open("wb", buffering=0) as nowhere:
-        log.configure(level="info", format="json", stream=nowhere)
-        folder = Path(name)
-        async with ScriptedUpstream() as upstream, EmbeddedValkey(folder / "state") as store:
-            (folder / "policies").mkdir()
-            (folder / "policies" / "policy.yaml").write_text(_POLICY.format(url=upstream.base_url))
-            settings = Settings(policies=folder / "policies", state=folder / "state", edge=False)
-            async with (
-                PolicyStore(settings.policies, {}) as policy,
-                open_services(settings, Machine(store_url=store.url, edge_socket=None), policy) as services,
-            ):
-                runner = web.AppRunner(build_app(services), access_log=None, handler_cancellation=True)
-                await runner.setup()
-                for kind in ("plain", "streamed"):
-                    cost = await _measure(runner.server, _request(stream=kind == "streamed"))
-                    print(f"{kind} hit: {cost:.1f} µs of CPU")
-                await runner.cleanup()
+async def main(folder: Path) -> None:
+    """Measure in a gateway whose state is in `folder`."""
+    async with ScriptedUpstream() as upstream, EmbeddedValkey(folder / "state") as store:
+        (folder / "policies").mkdir()
+        (folder / "policies" / "policy.yaml").write_text(_POLICY.format(url=upstream.base_url))
+        settings = Settings(policies=folder / "policies", state=folder / "state", edge=False)
+        async with (
+            PolicyStore(settings.policies, {}) as policy,
+            open_services(settings, Machine(store_url=store.url, edge_socket=None), policy) as services,
+        ):
+            runner = web.AppRunner(build_app(services), access_log=None, handler_cancellation=True)
+            await runner.setup()
+            for kind in ("plain", "streamed"):
+                cost = await _measure(runner.server, _request(stream=kind == "streamed"))
+                print(f"{kind} hit: {cost:.1f} µs of CPU")
+            await runner.cleanup()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with tempfile.TemporaryDirectory() as name, Path(os.devnull).open("wb", buffering=0) as nowhere:
+        log.configure(level="info", format="json", stream=nowhere)
+        asyncio.run(main(Path(name)))

@@ -16,9 +16,9 @@ from gateway.errors import InvalidRequest
 from gateway.inference.events import Event
 from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.pipeline import Exchange
-from gateway.server.keys import IDENTITY, RECORD, REPLY, SERVICES, STARTED, STREAMS
+from gateway.server.keys import IDENTITY, RECORD, REPEATS, REPLY, SERVICES, STARTED, STREAMS
 from gateway.server.streaming import StreamReply
-from gateway.wire.openai_chat import AnswerEncoder, StreamEncoder, decode_request
+from gateway.wire.openai_chat import AnswerEncoder, StreamEncoder
 
 _BODY_READ_S = 60.0
 """Longest time a client may take to send its body."""
@@ -86,7 +86,7 @@ def _headers(exchange: Exchange) -> dict[str, str]:
 
 
 async def _exchange(http: web.Request) -> Exchange:
-    request = decode_request(await _body(http))
+    request = http.app[REPEATS].decode(http[IDENTITY].tenant.name, await _body(http))
     request = _with_draft_header(request, http.headers.get("x-firstdraft-draft"))
     record = http[RECORD]
     record.surface, record.model, record.stream = request.surface, request.model, request.stream
@@ -107,6 +107,8 @@ async def _exchange(http: web.Request) -> Exchange:
 
 async def _body(http: web.Request) -> bytes:
     try:
+        if http.content.is_eof():  # all of it is here: no time limit to be set up
+            return await http.read()
         async with asyncio.timeout(_BODY_READ_S):
             return await http.read()
     except TimeoutError:
