@@ -41,7 +41,7 @@ class _Body(aiohttp.payload.Payload):
     async def write(self, writer: AbstractStreamWriter) -> None:
         await self.write_with_length(writer, None)
 
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:  # noqa: ARG002
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:  # noqa: ARG002 aiohttp passes it
         connection = writer.protocol  # type: ignore[attr-defined] # aiohttp's only writer has it, its interface does not
         self.was_used = connection in self._used
         self._used.add(connection)

@@ -144,7 +144,7 @@ def test_exceptions_have_reasons():
     rules = (ROOT / "pyproject.toml").read_text().split("[tool.ruff.lint]")[1].split("[tool.ruff.lint.flake8")[0]
     for line in rules.splitlines():
         if re.match(r'\s+"[A-Z]+\d*",', line):
-            assert re.search(r'", +# \w.{5,}', line), f"pyproject.toml: no reason beside {line.strip()}"
+            assert re.search(r'", +# \S.{5,}', line), f"pyproject.toml: no reason beside {line.strip()}"
 
 
 @pytest.mark.parametrize(
