@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +43,7 @@ def load_engine(name: str, state_dir: Path, limits: Limits, threads: int, delive
     preparation = Preparation(model)
     engine = Engine(model, limits, deliver)
     engine.expect(_warm(model, limits, preparation))
+    _return_memory()
     write_log("info", "edge warm", file=str(path), seconds=round(time.monotonic() - started, 3))
     return Loaded(engine, preparation, model.n_ctx)
 
@@ -58,6 +61,14 @@ def _warm(model: Model, limits: Limits, preparation: Preparation) -> float:
         continue
     model.clear()
     return engine.prefill_rate
+
+
+def _return_memory() -> None:
+    """Gives back what loading left in the heap, where the C library can (glibc)."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _time(model: Model, rows: int) -> float:
