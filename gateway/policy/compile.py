@@ -6,11 +6,13 @@ The types of a compiled policy stand in `compiled` and can be imported from here
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 from gateway.policy.compile_backends import PlacesCompiler
 from gateway.policy.compile_rules import RulesCompiler
 from gateway.policy.compile_tenants import TenantsCompiler
 from gateway.policy.compiled import CompiledPolicy, Constraint, DraftRule, Mode, Route, TenantPolicy, lacking
+from gateway.policy.dead_rules import look_for_dead_rules
 from gateway.policy.document import Document
 from gateway.policy.environment import Environment
 from gateway.policy.expressions import Conditions
@@ -31,11 +33,11 @@ def compile_policy(document: Document, environment: Environment, mistakes: Mista
     specs = validate(document, mistakes)
     places = PlacesCompiler(document, environment, mistakes).compile(specs)
     rules = RulesCompiler(document, places, mistakes)
-    constraints, routes = rules.constraints(specs), rules.routes(specs)
+    constraints, routes, invariants = rules.constraints(specs), rules.routes(specs), rules.invariants(specs)
     tenants = TenantsCompiler(document, mistakes)
     tenant_policies = tenants.compile(specs)
     mistakes.raise_any()
-    return CompiledPolicy(
+    policy = CompiledPolicy(
         version=_version(document, environment),
         backends=places.backends,
         deployments=places.deployments,
@@ -43,6 +45,7 @@ def compile_policy(document: Document, environment: Environment, mistakes: Mista
         routes=routes,
         constraints=constraints,
         conditions=Conditions(rules.compiler, rules.conditions),
+        invariants=invariants,
         tenants=tenant_policies,
         keys=tenants.keys,
         keyless_tenant=tenants.keyless,
@@ -51,7 +54,11 @@ def compile_policy(document: Document, environment: Environment, mistakes: Mista
         positions={name: position for position, name in enumerate(places.deployments)},
         lacking=lacking(places.deployments.values()),
         watched=frozenset(environment.files),
+        sources=document.sources,
     )
+    look_for_dead_rules(policy, document, mistakes)
+    mistakes.raise_any()
+    return replace(policy, warnings=tuple(sorted(mistakes.warnings)))
 
 
 def _version(document: Document, environment: Environment) -> str:

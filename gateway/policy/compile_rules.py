@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gateway.cache.rule import CacheRule
+from gateway.errors import Mistake
 from gateway.inference.deployment import Deployment
 from gateway.inference.request import DraftWish
 from gateway.policy.compile_backends import Places
-from gateway.policy.compiled import Constraint, DraftRule, Mode, Objectives, Route, objection
+from gateway.policy.compiled import Constraint, DraftRule, Invariant, Mode, Objectives, Route, objection
 from gateway.policy.document import Document
 from gateway.policy.expressions import Compiler, Condition, ExpressionError
 from gateway.policy.mistakes import Mistakes, suggestion
@@ -54,6 +55,29 @@ class RulesCompiler:
             compliance=compliance,
             allowed=self._allowed(spec.require),
         )
+
+    def invariants(self, specs: Specs) -> tuple[Invariant, ...]:
+        """All invariants, in the order of the files."""
+        self._refuse_repeated_names((path, spec.name) for path, spec in specs.invariants)
+        found = []
+        for path, spec in specs.invariants:
+            condition = self._condition(path, spec.when) if spec.when is not None else None
+            if condition is not None and condition.constant is False:
+                self._add((*path, "when"), "this is never true, so the invariant says nothing")
+            if condition is None and spec.when is not None:
+                continue
+            mark = self._document.mark((*path, "name"))
+            found.append(
+                Invariant(
+                    name=spec.name,
+                    source=spec.when or "",
+                    condition=condition,
+                    regions=tuple(spec.require.region or ()),
+                    compliance=tuple(spec.require.compliance or ()),
+                    place=Mistake(mark.file, mark.line, mark.column, ""),
+                )
+            )
+        return tuple(found)
 
     def _allowed(self, require: RequireSpec) -> int:
         regions, compliance = tuple(require.region or ()), tuple(require.compliance or ())
@@ -158,12 +182,8 @@ class RulesCompiler:
         """Whether the condition can be used, its position (None: always true), and its value if it is constant."""
         if source is None:
             return True, None, None
-        try:
-            condition = self.compiler.compile(source)
-        except ExpressionError as problem:
-            mark = self._document.mark((*path, "when"))
-            for complaint in problem.complaints:
-                self._mistakes.add(mark.inside(complaint.line, complaint.column), f"`when`: {complaint.message}")
+        condition = self._condition(path, source)
+        if condition is None:
             return False, None, None
         if condition.constant is True:
             return True, None, True
@@ -172,6 +192,16 @@ class RulesCompiler:
             position = self._positions[source] = len(self.conditions)
             self.conditions.append(condition)
         return True, position, condition.constant
+
+    def _condition(self, path: Path, source: str) -> Condition | None:
+        """None, with the mistakes noted, when it cannot be used."""
+        try:
+            return self.compiler.compile(source)
+        except ExpressionError as problem:
+            mark = self._document.mark((*path, "when"))
+            for complaint in problem.complaints:
+                self._mistakes.add(mark.inside(complaint.line, complaint.column), f"`when`: {complaint.message}")
+            return None
 
     def _refuse_repeated_names(self, named: Iterable[tuple[Path, str]]) -> None:
         first: dict[str, Path] = {}

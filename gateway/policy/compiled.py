@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -10,9 +10,10 @@ from typing import Literal
 
 from gateway.budgets.limit import Limit, Rate
 from gateway.cache.rule import CacheRule
+from gateway.errors import Mistake
 from gateway.inference.deployment import Backend, Deployment
 from gateway.inference.request import DraftWish
-from gateway.policy.expressions import Conditions
+from gateway.policy.expressions import Condition, Conditions
 from gateway.tenants.tenant import Tenant
 
 
@@ -66,6 +67,26 @@ def _in_region(region: str, pattern: str) -> bool:
     if not region:
         return False
     return region.startswith(pattern[:-1]) if pattern.endswith("*") else region == pattern
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invariant:
+    """What has to hold of all requests: where `condition` is true, whatever can be reached meets the requirement.
+
+    Fallback, draft and downgrade included; without a condition, everywhere. `routing.prove` shows that it does.
+    """
+
+    name: str
+    source: str
+    condition: Condition | None
+    regions: tuple[str, ...]
+    compliance: tuple[frozenset[str], ...]
+    place: Mistake
+    """Where it stands; the message is empty."""
+
+    def objection(self, deployment: Deployment) -> str:
+        """Why `deployment` must not be reached, empty when it may be."""
+        return objection(deployment.backend, self.regions, self.compliance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +177,7 @@ class CompiledPolicy:
     routes: tuple[Route, ...]
     constraints: tuple[Constraint, ...]
     conditions: Conditions
+    invariants: tuple[Invariant, ...]
     tenants: dict[str, TenantPolicy]
     keys: dict[str, tuple[str, str]]
     """SHA-256 of an API key in hex -> names of tenant and key."""
@@ -169,11 +191,23 @@ class CompiledPolicy:
     lacking: Lacking
     watched: frozenset[Path] = field(default=frozenset())
     """Files outside the policy's own that it was made from (keys named by `file:`)."""
+    sources: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """The files that it was compiled from, by name, as they were then."""
+    warnings: tuple[Mistake, ...] = ()
+    """What is allowed and most likely not meant."""
+
+    def wanted(self, route: Route, named: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
+        """What `route` prefers for a request that names the model of `named`, before anything is filtered."""
+        wanted = named if route.primary is None else route.primary
+        if route.mode is not Mode.EDGE_ONLY:
+            return wanted
+        edge = tuple(deployment for deployment in wanted if deployment.is_edge)
+        return edge or (() if self.edge is None else (self.edge,))
 
     @property
     def counts(self) -> dict[str, int]:
         """How many there are of each: for logs, `policy check` and health."""
         return {
             name: len(getattr(self, name))
-            for name in ("backends", "deployments", "models", "routes", "constraints", "tenants", "keys")
+            for name in ("backends", "deployments", "models", "routes", "constraints", "tenants", "keys", "invariants")
         }

@@ -11,7 +11,7 @@ from gateway.policy.mistakes import Mark, Mistakes, nearest, suggestion
 from gateway.policy.yaml_file import MOST_BYTES, Path, Tree, read_tree
 
 MAPPINGS = ("backends", "models", "tenants")
-LISTS = ("constraints", "routes")
+LISTS = ("constraints", "routes", "invariants")
 SECTIONS = (*MAPPINGS, *LISTS)
 MOST_FILES = 200
 _MAKE_ONE = "; `firstdraft init DIR` writes a first policy folder"
@@ -28,6 +28,8 @@ class Document:
     key_marks: dict[Path, Mark] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
     """Sections of which something could not be read: a name that is not there is then nobody's mistake."""
+    sources: dict[str, bytes] = field(default_factory=dict)
+    """The files by name, as they were read."""
     digest: bytes = b""
     """SHA-256 over the names and contents of the files."""
 
@@ -74,7 +76,7 @@ def read_document(directory: FilePath, mistakes: Mistakes) -> Document:
         mistakes.add(Mark(str(directory)), f"more than {MOST_FILES} policy files")
     digest = hashlib.sha256()
     for file in files[:MOST_FILES]:
-        data = _read(file, mistakes)
+        data = document.sources[file.name] = _read(file, mistakes)
         digest.update(f"{file.name}\0{len(data)}\0".encode("utf-8", "surrogateescape") + data)
         tree = read_tree(str(file), data, mistakes)
         if tree is None:

@@ -20,6 +20,7 @@ from cel_expr_python import cel
 
 from gateway.policy.facts import VARIABLES, Facts, Variable
 from gateway.policy.mistakes import suggestion
+from gateway.policy.syntax import Node, Unknown, read
 
 MOST_CHARACTERS = 4_000
 _MOST_CHARACTERS_TOGETHER = 50_000
@@ -57,6 +58,7 @@ class Condition:
     source: str
     expression: cel.Expression
     constant: bool | None = None
+    tree: Node = Unknown(-1)  # noqa: RUF009 - immutable
 
 
 class Compiler:
@@ -80,7 +82,7 @@ class Compiler:
             kind = expression.return_type().name().lower()
             raise ExpressionError([Complaint(1, 1, f"a condition must be true or false, but this gives {kind}")])
         outcome_of(expression, self._dry_run)
-        return Condition(source, expression, self._constant(source))
+        return Condition(source, expression, self._constant(source), read(expression.serialize()))
 
     def _constant(self, source: str) -> bool | None:
         try:
@@ -175,6 +177,8 @@ class Conditions:
     def __init__(self, compiler: Compiler, conditions: Sequence[Condition]) -> None:
         self._size = len(conditions)
         self._environment = compiler.environment
+        self.trees = tuple(condition.tree for condition in conditions)
+        """The tree of each, for reasoning about all requests."""
         mentioned = " ".join(condition.source for condition in conditions)
         # A variable can only be used by its last name; one too many only costs its binding.
         self._variables = tuple(v for v in VARIABLES if v.name.rpartition(".")[2] in mentioned)
@@ -194,6 +198,14 @@ class Conditions:
         if len(self._groups) == 1:
             return self._groups[0].outcomes(activation)
         return [outcome for group in self._groups for outcome in group.outcomes(activation)]
+
+    def outcome(self, condition: Condition, facts: Facts) -> bool | None:
+        """The outcome of a condition that is none of these. Never raises."""
+        try:
+            activation = self._environment.Activation(bindings(facts, VARIABLES))
+        except Exception:  # noqa: BLE001 - as in evaluate
+            return None
+        return outcome_of(condition.expression, activation)
 
 
 def bindings(facts: Facts, variables: Sequence[Variable]) -> dict[str, object]:

@@ -41,12 +41,20 @@ class Mistakes:
 
     def __init__(self) -> None:
         self.found: list[Mistake] = []
+        self.warnings: list[Mistake] = []
+        """What is allowed and most likely not meant."""
 
     def add(self, mark: Mark, message: str) -> None:
         """Note one mistake. The same message at the same place is noted once."""
         mistake = Mistake(mark.file, mark.line, mark.column, message)
         if mistake not in self.found and len(self.found) < MOST_MISTAKES:
             self.found.append(mistake)
+
+    def warn(self, mark: Mark, message: str) -> None:
+        """Note something that is no mistake, and that its author should look at."""
+        warning = Mistake(mark.file, mark.line, mark.column, message)
+        if warning not in self.warnings and len(self.warnings) < MOST_MISTAKES:
+            self.warnings.append(warning)
 
     def raise_any(self) -> None:
         """Raises PolicyError if anything was found."""

@@ -114,6 +114,14 @@ class ConstraintSpec(Spec):
     require: RequireSpec
 
 
+class InvariantSpec(Spec):
+    """What has to hold of all requests: wherever `when` is true, whatever can be reached meets `require`."""
+
+    name: PlainName
+    when: Text | None = None
+    require: RequireSpec
+
+
 class OptimizeSpec(Spec):
     """Weights for ranking what the constraints left."""
 

@@ -16,7 +16,15 @@ from pydantic_core import ErrorDetails
 from gateway.policy import values
 from gateway.policy.document import Document
 from gateway.policy.mistakes import Mistakes, suggestion
-from gateway.policy.schema import BackendSpec, ConstraintSpec, DeploymentSpec, RouteSpec, Spec, TenantSpec
+from gateway.policy.schema import (
+    BackendSpec,
+    ConstraintSpec,
+    DeploymentSpec,
+    InvariantSpec,
+    RouteSpec,
+    Spec,
+    TenantSpec,
+)
 from gateway.policy.yaml_file import Path
 
 _EXPECTED = {"list_type": "a list, as in `[a, b]`", "model_type": "a mapping", "dict_type": "a mapping"}
@@ -33,6 +41,7 @@ class Specs:
     tenants: dict[str, TenantSpec] = field(default_factory=dict)
     constraints: list[tuple[Path, ConstraintSpec]] = field(default_factory=list)
     routes: list[tuple[Path, RouteSpec]] = field(default_factory=list)
+    invariants: list[tuple[Path, InvariantSpec]] = field(default_factory=list)
 
 
 def validate(document: Document, mistakes: Mistakes) -> Specs:
@@ -43,6 +52,7 @@ def validate(document: Document, mistakes: Mistakes) -> Specs:
     specs.tenants = check.named("tenants", TenantSpec, values.plain_name)
     specs.constraints = check.listed("constraints", ConstraintSpec)
     specs.routes = check.listed("routes", RouteSpec)
+    specs.invariants = check.listed("invariants", InvariantSpec)
     for name, entries in document.mappings["models"].items():
         path: Path = ("models", name)
         check.name(path, name, values.name)

@@ -45,7 +45,7 @@ def decide(policy: CompiledPolicy, facts: Facts) -> Decision:
     if route is None:
         message = "No route of the policy matches this request; a route without `when` would match all."
         return _refused(policy, PolicyDenied(message), reasons)
-    wanted = _wanted(policy, route, named)
+    wanted = policy.wanted(route, named)
     return _decide_route(
         policy, facts, route=route, wanted=wanted, passing=Filter(policy, facts, applied), reasons=reasons
     )
@@ -76,15 +76,6 @@ def _matching(policy: CompiledPolicy, outcomes: list[bool | None], reasons: list
         if outcome is None:
             reasons.append(f"route `{route.name}` is passed over: its condition could not be evaluated")
     return None
-
-
-def _wanted(policy: CompiledPolicy, route: Route, named: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-    """What the route prefers, before anything is filtered."""
-    wanted = named if route.primary is None else route.primary
-    if route.mode is not Mode.EDGE_ONLY:
-        return wanted
-    edge = tuple(deployment for deployment in wanted if deployment.is_edge)
-    return edge or (() if policy.edge is None else (policy.edge,))
 
 
 def _decide_route(

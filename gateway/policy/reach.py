@@ -1,0 +1,49 @@
+"""What a route may use for a request, before constraints and capabilities are asked: the upper bound of a decision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from gateway.inference.deployment import Deployment
+from gateway.policy.compiled import CompiledPolicy, Mode, Route
+from gateway.policy.expressions import Condition
+from gateway.policy.space import Space, TenantFacts
+
+
+class Way(NamedTuple):
+    """A deployment that a route may use. `beside`: one that has to be allowed as well for that, None when alone."""
+
+    deployment: Deployment
+    beside: Deployment | None
+    role: str
+    """`first choice`, `fallback`, `draft`, or `when the budget is spent`."""
+
+
+def ways(policy: CompiledPolicy, route: Route, model: str) -> Iterator[Way]:
+    """Every way in which `route` may use a deployment for a request that names `model`."""
+    wanted = policy.wanted(route, policy.models[model])
+    fallback = [deployment for deployment in route.fallback if deployment not in wanted]
+    choices = [*wanted, *fallback]
+    for deployment in choices:
+        yield Way(deployment, None, "first choice" if deployment in wanted else "fallback")
+    edge = policy.edge
+    if edge is None or edge in choices:
+        return
+    drafts = route.mode is Mode.DRAFT_REFINE and route.draft.allow and route.draft.deployment == edge
+    for deployment in choices:
+        if drafts:
+            yield Way(edge, deployment, "draft")
+        if route.when_spent == "edge_only":
+            yield Way(edge, deployment, "when the budget is spent")
+
+
+def space_of(policy: CompiledPolicy) -> Space:
+    """All requests that the policy, its invariants included, can tell apart."""
+    asked: list[Condition] = [found.condition for found in policy.invariants if found.condition is not None]
+    return Space(
+        [*policy.conditions.trees, *(condition.tree for condition in asked)],
+        tenants=[TenantFacts(name, found.tenant.region, found.tenant.labels) for name, found in policy.tenants.items()],
+        models=list(policy.models),
+        deployments=list(policy.deployments),
+    )
