@@ -43,7 +43,7 @@ class Settings:
     workers: int = 1
     """Gateway processes, 1..64."""
     redis_url: str | None = field(default=None, repr=False)
-    """`redis://`, `rediss://` or `unix://`; may hold a password. None: the embedded store."""
+    """A server's URL, or that of Sentinels or a Cluster; may hold a password. None: the embedded store."""
     edge: bool = True
     """False: no llama.cpp process is started, whatever the policy says."""
     edge_threads: int = 1
@@ -247,13 +247,24 @@ def _switch(text: str) -> bool:
 
 
 def _redis_url(text: str) -> str:
-    expected = "has to be redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH"
+    expected = (
+        "has to be redis://HOST:PORT/DB, rediss://… (TLS), unix:///PATH, "
+        "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or redis+cluster://HOST:PORT,HOST:PORT"
+    )
     try:
         parts = urlsplit(text)
-        complete = bool(parts.path.strip("/")) if parts.scheme == "unix" else bool(parts.hostname) and parts.port != 0
+        scheme, _, kind = parts.scheme.partition("+")
+        hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
+        complete = all(bool(host.hostname) and host.port != 0 for host in hosts)
     except ValueError:  # a port that is none, an unfinished IPv6 address
         raise ValueError(expected) from None
-    if parts.scheme not in {"redis", "rediss", "unix"} or not complete:
+    path = parts.path.strip("/")
+    good = {
+        "": bool(path) if scheme == "unix" else complete and len(hosts) == 1,
+        "sentinel": complete and bool(path) and scheme != "unix",
+        "cluster": complete and not path and scheme != "unix",
+    }
+    if scheme not in {"redis", "rediss", "unix"} or not good.get(kind, False):
         raise ValueError(expected)
     return text
 

@@ -11,7 +11,8 @@ import structlog
 from gateway.budgets.claim import Hold
 from gateway.budgets.terms import tenant_keys
 from gateway.errors import StoreUnavailable
-from gateway.store.client import PREFIX, Argument, ScriptCall, Store
+from gateway.store.client import PREFIX, ScriptCall, Store
+from gateway.store.line import Argument
 from gateway.store.script import Script
 
 _TENANTS = PREFIX + "ledger-tenants"

@@ -43,7 +43,8 @@ from gateway.budgets.terms import (
     tenant_keys,
 )
 from gateway.errors import FirstdraftError, StoreUnavailable
-from gateway.store.client import Argument, ScriptCall, Store
+from gateway.store.client import ScriptCall, Store
+from gateway.store.line import Argument
 from gateway.store.script import Script
 
 __all__ = ["Claim", "Hold", "Ledger", "Left"]

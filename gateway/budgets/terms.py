@@ -10,7 +10,8 @@ import msgspec
 from gateway.budgets.claim import MOST_AMOUNT, MOST_TOKENS, Claim, Left, applying
 from gateway.budgets.limit import Limit, Rate
 from gateway.inference.deployment import TOKENS_PER_PRICE
-from gateway.store.client import PREFIX, Argument
+from gateway.store.client import PREFIX
+from gateway.store.line import Argument
 
 _KEPT = 4_096
 """Terms that are remembered; feature names come from clients, and may be many."""

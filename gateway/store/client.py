@@ -2,49 +2,40 @@
 
 Three rules that the rest of the gateway relies on:
 
-- **Once.** A command or script is sent once. redis-py repeats by default, also writes whose answer was lost; here it
-  never does. Whoever repeats has to know that it is safe (a script that knows its call's id).
-- **In time.** Each operation has one hard limit, from waiting for a connection to the last byte of the answer.
-- **Then at once.** After a failure the circuit is open: calls fail immediately, while one probe asks the server again
-  and again; its first answer closes the circuit. A frozen server costs one time limit to those who met it first, and
-  nothing to others.
+- **Once.** A command or script is sent once. Whoever repeats has to know that it is safe (a script that knows its
+  call's id). Only what the server says it did not run is sent again: an unknown script, a slot that moved.
+- **In time.** Each operation has one hard limit, for a connection and for the answer.
+- **Then at once.** After a failure the circuit of that server is open: calls fail immediately, until a probe gets
+  through again (`link`).
 
-       closed ──time limit passed, or connection lost──> open ──the probe got PONG──> closed
+All commands of this process travel on one connection for each server (`line`): nothing here may block it. A command
+that waits in the server belongs into `waiting`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
-from urllib.parse import urlsplit
+from typing import NamedTuple, Self
 
+import hiredis
 import structlog
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from gateway.errors import SettingsError, StoreUnavailable
+from gateway.errors import StoreUnavailable
+from gateway.store.address import read_address
+from gateway.store.line import Answer, Argument, Line, pack
+from gateway.store.link import Link, connect, greet
 from gateway.store.script import Script
+from gateway.store.servers import servers
 
 PREFIX = "fd1:"
 """Of every key. The number changes with the shape of the data."""
 
-_CONNECTIONS = 32
-_PROBE_FIRST_S = 0.02
-_PROBE_LAST_S = 0.5
-
-Argument = str | bytes | int
-Answer = Any
-"""What the server said: int, bytes, None, or a list of them."""
-T = TypeVar("T")
-
-_LOST = (RedisConnectionError, ReadOnlyError)
-"""The server cannot serve anybody now; read-only: a failover is going on."""
+_LOST = ("READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED")
+"""The server cannot serve anybody now: it is a replica (a failover is going on), or still reads its data."""
+_NO_KEY = frozenset({"PING", "INFO", "CONFIG", "FLUSHALL", "SCRIPT", "ACL", "TIME", "DBSIZE", "CLUSTER", "CLIENT"})
+_WAITING_LINES = 64
 
 
 class ScriptCall(NamedTuple):
@@ -56,29 +47,25 @@ class ScriptCall(NamedTuple):
 
 
 class Store:
-    """One Redis or Valkey, reached over a bounded pool of connections; an async context manager.
+    """One Redis or Valkey, the one behind Sentinels, or a Cluster; an async context manager.
 
     Entering does not need the server to be there: operations raise StoreUnavailable until it is.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://`, with user, password and database where they are needed.
-        timeout_s: the most that one operation takes.
+        url: see `address`.
+        timeout_s: the most that one operation takes, for a connection and for the answer each.
 
     Raises:
         SettingsError: the URL is not one.
     """
 
     def __init__(self, url: str, *, timeout_s: float = 0.25) -> None:
+        self._address = read_address(url)
         self._timeout_s = timeout_s
-        self._where, pool = _pool(url)
-        self._redis = Redis(connection_pool=pool)
-        self._redis.response_callbacks.clear()  # answers as the server gave them, in every version of the library
-        self._execute: Callable[..., Awaitable[Answer]] = self._redis.execute_command
-        self._pool = pool
-        # The pool of redis-py raises when it is used up; waiting here can be cancelled without losing a connection.
-        self._slots = asyncio.Semaphore(_CONNECTIONS)
-        self._trouble: str | None = None
-        self._probe: asyncio.Task[None] | None = None
+        self._servers = servers(self._address, timeout_s, self._note_line)
+        self._waiting = asyncio.Semaphore(_WAITING_LINES)
+        self.new_line = asyncio.Event()
+        """Set with each new connection: the server may be another one, or know less than before."""
 
     async def __aenter__(self) -> Self:
         try:
@@ -90,33 +77,37 @@ class Store:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._probe is not None:
-            self._probe.cancel()
-            await asyncio.wait((self._probe,))
-        await self._pool.disconnect()
+        await self._servers.close()
 
     @property
     def healthy(self) -> bool:
-        """What the last operation or probe found; no I/O."""
-        return self._trouble is None
+        """What the last operations or probes found, of all servers; no I/O."""
+        return all(link.trouble is None for link in self._servers.links())
+
+    @property
+    def is_local(self) -> bool:
+        """It is reached over a Unix socket: the embedded one, whose data outlives it."""
+        return bool(self._address.places[0].path)
 
     async def ping(self) -> None:
-        """Ask for an answer, whatever the circuit says. Raises StoreUnavailable."""
-        await self._limited(lambda: self._execute("PING"))
-        self._trouble = None
+        """Ask all servers for an answer, whatever their circuits say. Raises StoreUnavailable."""
+        await self._servers.find()
+        for link in self._servers.links():
+            await link.check()
 
     async def command(self, *words: Argument) -> Answer:
-        """Send one command, once. Raises StoreUnavailable, also when the server refuses it."""
-        return await self._guarded(lambda: self._execute(*words))
+        """Send one command, once. Its first key is its second word. Raises StoreUnavailable, also when refused."""
+        key = None if str(words[0]).upper() in _NO_KEY or len(words) == 1 else words[1]
+        return await self._ask(pack(*words), key if not isinstance(key, int) else str(key))
 
     async def get(self, key: str) -> bytes | None:
         """The value, None when there is none. Raises StoreUnavailable."""
-        value = await self.command("GET", key)
+        value = await self._ask(pack("GET", key), key)
         return value if isinstance(value, bytes) else None
 
     async def set(self, key: str, value: bytes, *, ttl_s: float) -> None:
         """Keep a value for `ttl_s` seconds, at least a millisecond. Raises StoreUnavailable."""
-        await self.command("SET", key, value, "PX", max(1, int(ttl_s * 1000)))
+        await self._ask(pack("SET", key, value, "PX", max(1, int(ttl_s * 1000))), key)
 
     async def get_or_create(self, name: str, value: bytes) -> bytes:
         """The value that all replicas share under `name`: the one there is, else this one. Raises StoreUnavailable."""
@@ -126,103 +117,129 @@ class Store:
 
     async def script(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Answer:
         """Run a script, once, and give what it returned. Raises StoreUnavailable; it may have run all the same."""
-        return await self._guarded(lambda: self._evaluate(script, keys, args))
+        link = await self._link(keys[0])
+        line = link.line or await link.open()
+        answer = await line.ask(script.packed(keys, args, line.run))
+        if not isinstance(answer, hiredis.ReplyError):
+            return answer
+        if _is_unknown(answer):  # it did not run: the server is new, or was restarted
+            answer = await line.ask(script.packed(keys, args, line.run, by_text=True))
+        return await self._understood(answer, line, link, script.words(keys, args, line.run))
 
     async def scripts(self, calls: Sequence[ScriptCall]) -> list[Answer | StoreUnavailable]:
-        """Run many scripts in one round trip, each once and on its own: they are no transaction.
+        """Run many scripts in one round trip for each server, each once and on its own: they are no transaction.
 
-        What one of them returned stands in its place; where the server refused it, a StoreUnavailable does.
+        What one of them returned stands in its place; where it failed, or may have, a StoreUnavailable does.
 
         Raises:
-            StoreUnavailable: the connection failed; any of them may have run.
+            StoreUnavailable: all of them failed so, on one connection; any of them may have run.
         """
-        return await self._guarded(lambda: self._evaluate_all(calls))
+        by_link: dict[Link, list[int]] = {}
+        for index, call in enumerate(calls):
+            by_link.setdefault(await self._link(call.keys[0]), []).append(index)
+        if len(by_link) == 1:
+            return await self._run_all(next(iter(by_link)), calls)
+        answers: list[Answer | StoreUnavailable] = [None] * len(calls)
+        done = await asyncio.gather(
+            *(self._run_all(link, [calls[index] for index in places]) for link, places in by_link.items()),
+            return_exceptions=True,
+        )
+        for places, outcome in zip(by_link.values(), done, strict=True):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, StoreUnavailable):
+                raise outcome
+            for position, index in enumerate(places):
+                answers[index] = outcome if isinstance(outcome, BaseException) else outcome[position]
+        return answers
 
-    async def _evaluate(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Answer:
-        try:
-            return await self._execute("EVALSHA", script.sha, len(keys), *keys, *args)
-        except NoScriptError:  # it did not run: the server is new, or was restarted
-            return await self._execute("EVAL", script.text, len(keys), *keys, *args)
+    async def waiting(self, *words: Argument, wait_s: float) -> Answer:
+        """Send a command that waits in the server (`XREAD BLOCK …`) on a connection of its own, once.
 
-    async def _evaluate_all(self, calls: Sequence[ScriptCall]) -> list[Answer | StoreUnavailable]:
-        answers = await self._pipeline([_by_sha(call) for call in calls])
-        missing = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-        again = await self._pipeline([_by_text(calls[index]) for index in missing]) if missing else []
-        for index, answer in zip(missing, again, strict=True):
-            answers[index] = answer
-        for answer in answers:
-            if isinstance(answer, _LOST):
-                raise answer
-        return [self._refused(answer) if isinstance(answer, RedisError) else answer for answer in answers]
-
-    async def _pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Answer]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        return list(await pipeline.execute(raise_on_error=False))
-
-    async def _guarded(self, operation: Callable[[], Awaitable[T]]) -> T:
-        if self._trouble is not None:
-            raise StoreUnavailable(self._trouble)
-        return await self._limited(operation)
-
-    async def _limited(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Run an operation within the time limit; every error of the library becomes ours here and nowhere else."""
-        try:
-            async with asyncio.timeout(self._timeout_s), self._slots:
-                return await operation()
-        except (TimeoutError, RedisTimeoutError):
-            raise self._broken(f"the store at {self._where} did not answer within {self._timeout_s:g} s") from None
-        except (*_LOST, OSError) as error:
-            raise self._broken(f"the store at {self._where} cannot be used: {error}") from error
-        except RedisError as error:
-            raise self._refused(error) from error
-
-    def _refused(self, error: RedisError) -> StoreUnavailable:
-        return StoreUnavailable(f"the store at {self._where} refused: {error}")
-
-    def _broken(self, reason: str) -> StoreUnavailable:
-        self._trouble = reason
-        if self._probe is None or self._probe.done():
-            self._probe = asyncio.create_task(self._ask_until_it_answers(), name="store probe")
-        return StoreUnavailable(reason)
-
-    async def _ask_until_it_answers(self) -> None:
-        pause_s = _PROBE_FIRST_S
-        structlog.get_logger().warning("store_lost", reason=self._trouble)
-        while self._trouble is not None:
+        `wait_s` is how long it may take there; at most 64 are under way, others wait for their turn.
+        Raises StoreUnavailable. For a stream's command the key stands after `STREAMS`.
+        """
+        shouted = [str(word).upper() for word in words]
+        key = words[shouted.index("STREAMS") + 1] if "STREAMS" in shouted else words[1]
+        link = await self._link(str(key))
+        if link.trouble is not None:
+            raise StoreUnavailable(link.trouble)
+        async with self._waiting:
+            line: Line | None = None
             try:
-                await self.ping()
-            except StoreUnavailable:
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _PROBE_LAST_S)
-        structlog.get_logger().info("store_back", where=self._where)
+                async with asyncio.timeout(wait_s + self._timeout_s):
+                    place = await link.place()
+                    limit_s = wait_s + self._timeout_s
+                    line = await connect(place, self._address.tls, limit_s, _nothing, self._address.shown)
+                    await greet(line, self._address.login)
+                    return await self._understood(await line.ask(pack(*words)), line, link, None)
+            except (TimeoutError, OSError) as error:
+                raise StoreUnavailable(f"the store did not answer in {wait_s:g} s: {error}") from None
+            finally:
+                if line is not None:
+                    line.close()
+
+    # --- one command ------------------------------------------------------------------------------------------
+
+    async def _ask(self, packed: bytes, key: str | bytes | None) -> Answer:
+        link = await self._link(key)
+        line = link.line or await link.open()
+        answer = await line.ask(packed)
+        if isinstance(answer, hiredis.ReplyError):
+            return await self._understood(answer, line, link, packed)
+        return answer
+
+    async def _link(self, key: str | bytes | None) -> Link:
+        try:
+            return self._servers.link(key)
+        except StoreUnavailable:
+            await self._servers.find()
+            return self._servers.link(key)
+
+    async def _run_all(self, link: Link, calls: Sequence[ScriptCall]) -> list[Answer | StoreUnavailable]:
+        line = link.line or await link.open()
+        packed = b"".join(call.script.packed(call.keys, call.args, line.run) for call in calls)
+        answers: list[Answer] = await line.ask_all(packed, len(calls))
+        missing = [index for index, answer in enumerate(answers) if _is_unknown(answer)]
+        if missing:
+            again = [calls[index] for index in missing]
+            packed = b"".join(call.script.packed(call.keys, call.args, line.run, by_text=True) for call in again)
+            for index, answer in zip(missing, await line.ask_all(packed, len(missing)), strict=True):
+                answers[index] = answer
+        for index, answer in enumerate(answers):
+            if isinstance(answer, hiredis.ReplyError):
+                call = calls[index]
+                words = call.script.words(call.keys, call.args, line.run)
+                try:
+                    answers[index] = await self._understood(answer, line, link, words)
+                except StoreUnavailable as error:
+                    answers[index] = error
+        return answers
+
+    async def _understood(self, answer: Answer, line: Line, link: Link, again: bytes | None) -> Answer:
+        """The answer; an error raises. `again` is what to send once more where a Cluster says that it has moved."""
+        if not isinstance(answer, hiredis.ReplyError):
+            return answer
+        said = str(answer)
+        if said.startswith(_LOST):
+            link.broken(said)
+            line.lose(said)
+        elif said.startswith(("MOVED ", "ASK ")) and again is not None:
+            other = await self._servers.moved(said)
+            if other is not None:
+                target = other.line or await other.open()
+                if said.startswith("ASK "):
+                    answers = await target.ask_all(pack("ASKING") + again, 2)
+                    return await self._understood(answers[1], target, other, None)
+                return await self._understood(await target.ask(again), target, other, None)
+        raise StoreUnavailable(f"the store at {self._address.shown} refused: {said}")
+
+    def _note_line(self, _line: Line) -> None:
+        self.new_line.set()
 
 
-def _by_sha(call: ScriptCall) -> tuple[Argument, ...]:
-    return ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args)
+def _is_unknown(answer: Answer) -> bool:
+    """The server does not know this script's hash."""
+    return isinstance(answer, hiredis.ReplyError) and str(answer).startswith("NOSCRIPT")
 
 
-def _by_text(call: ScriptCall) -> tuple[Argument, ...]:
-    return ("EVAL", call.script.text, len(call.keys), *call.keys, *call.args)
-
-
-def _pool(url: str) -> tuple[str, ConnectionPool]:
-    """The pool for a URL, and the URL without its password, for messages."""
-    try:
-        parts = urlsplit(url)
-        where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-        pool = ConnectionPool.from_url(url)
-    except ValueError as error:
-        raise SettingsError(f"--redis-url (FIRSTDRAFT_REDIS_URL): {error}") from None
-    pool.connection_kwargs.update(
-        retry=Retry(NoBackoff(), 0),  # the default of ten runs a write twice when its answer is lost
-        retry_on_error=[],
-        protocol=2,  # one round trip less at connect, and no push messages between answers
-        decode_responses=False,
-        encoding_errors="surrogatepass",  # names come from clients, also as text that is no Unicode
-        socket_timeout=None,  # one limit around the whole operation instead, see `_limited`
-        socket_connect_timeout=None,
-    )
-    pool.max_connections = _CONNECTIONS
-    return where, pool
+def _nothing(_line: Line, _reason: str) -> None:
+    """Who waits sees the error itself."""

@@ -29,6 +29,9 @@ PRICE = Price(input_nanousd=1_000_000_000, output_nanousd=3_000_000_000, cached_
 """1,000 nano-dollars an input token, 3,000 an output token."""
 
 
+OPEN = Script("open", "return {redis.call('HLEN', KEYS[2]), redis.call('ZCARD', KEYS[3])}")
+
+
 def claim(**changes) -> Claim:
     defaults = {
         "id": "r",
@@ -59,10 +62,9 @@ async def left(ledger: Ledger, limit: Limit = TOKENS, tenant: str = "acme") -> i
 
 
 async def open_in_store(store: Store, tenant: str = "acme") -> int:
-    _, held, leases, _, _ = tenant_keys(tenant)
-    count = await store.command("HLEN", held)
-    assert await store.command("ZCARD", leases) == count
-    return count
+    holds, leases = await store.script(OPEN, tenant_keys(tenant), ())
+    assert leases == holds
+    return holds
 
 
 async def usage_log(store: Store, tenant: str = "acme") -> list[dict[str, str]]:

@@ -125,7 +125,8 @@ async def test_callers_that_are_cancelled(store):
             caller.cancel()
         await asyncio.wait(callers)
     assert await store.script(COUNT, ["fd1:{t}:other"], []) == 1
-    assert not store._pool._in_use_connections
+    [link] = store._servers.links()
+    assert not link.line.busy
 
 
 async def test_shared_secret_is_made_once(store, valkey_url):

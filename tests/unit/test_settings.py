@@ -103,6 +103,12 @@ def test_all_mistakes_at_once(home):
         ("redis_url", "redis://h:port"),
         ("redis_url", "redis://[::1"),
         ("redis_url", "unix://"),
+        ("redis_url", "redis://a:1,b:2"),
+        ("redis_url", "redis+sentinel://a:1,b:2"),
+        ("redis_url", "redis+sentinel://a:1,:2/service"),
+        ("redis_url", "redis+cluster://a:1,b:2/3"),
+        ("redis_url", "redis+ring://a:1"),
+        ("redis_url", "unix+cluster:///x"),
         ("policies", ""),
         ("state", "a\0b"),
     ],
@@ -127,6 +133,12 @@ def test_values_out_of_range(home, name, value):
         ("log_level", "WARNING", "warning"),
         ("redis_url", "redis://:secret@h:6379/0", "redis://:secret@h:6379/0"),
         ("redis_url", "unix:///run/valkey.sock", "unix:///run/valkey.sock"),
+        (
+            "redis_url",
+            "redis+sentinel://:secret@a:1,[::1]:2/service/3",
+            "redis+sentinel://:secret@a:1,[::1]:2/service/3",
+        ),
+        ("redis_url", "rediss+cluster://a,b:2", "rediss+cluster://a,b:2"),
     ],
 )
 def test_values_in_range(home, name, value, meant):
