@@ -12,7 +12,7 @@ from gateway.policy.compile_backends import PlacesCompiler
 from gateway.policy.compile_rules import RulesCompiler
 from gateway.policy.compile_tenants import TenantsCompiler
 from gateway.policy.compiled import CompiledPolicy, Constraint, DraftRule, Mode, Route, TenantPolicy, lacking
-from gateway.policy.dead_rules import look_for_dead_rules
+from gateway.policy.dead_rules import look_at_literals, look_for_dead_rules
 from gateway.policy.document import Document
 from gateway.policy.environment import Environment
 from gateway.policy.expressions import Conditions
@@ -56,6 +56,8 @@ def compile_policy(document: Document, environment: Environment, mistakes: Mista
         watched=frozenset(environment.files),
         sources=document.sources,
     )
+    look_at_literals(policy, document, mistakes)
+    mistakes.raise_any()
     look_for_dead_rules(policy, document, mistakes)
     mistakes.raise_any()
     return replace(policy, warnings=tuple(sorted(mistakes.warnings)))

@@ -44,16 +44,22 @@ class RulesCompiler:
         usable, when, constant = self._when(path, spec.when)
         if constant is False:
             self._add((*path, "when"), "this is never true, so the constraint never applies")
+        if spec.require is None and not spec.deny:
+            self._add(path, "`require` is missing in this entry of `constraints`; or `deny: true`", key=True)
+            return None
         if not usable:
             return None
-        regions, compliance = tuple(spec.require.region or ()), tuple(spec.require.compliance or ())
+        require = spec.require
+        regions = tuple(require.region or ()) if require else ()
+        compliance = tuple(require.compliance or ()) if require else ()
         return Constraint(
             name=spec.name,
             source=spec.when or "",
             when=when,
             regions=regions,
             compliance=compliance,
-            allowed=self._allowed(spec.require),
+            allowed=self._allowed(require) if require else 0,
+            denies=spec.deny,
         )
 
     def invariants(self, specs: Specs) -> tuple[Invariant, ...]:
@@ -135,6 +141,7 @@ class RulesCompiler:
             models=tuple(spec.models),
             primary=primary if spec.models else None,
             fallback=fallback,
+            fallback_models=tuple(spec.fallback),
             # Without a word about it, the order in which models.yaml names them decides.
             weight_latency=optimize.latency if optimize else 1.0,
             weight_cost=optimize.cost if optimize else 0.0,

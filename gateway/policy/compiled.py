@@ -44,9 +44,13 @@ class Constraint:
     """Of each of these one term must be there."""
     allowed: int
     """Bit i is set when the deployment at `CompiledPolicy.positions[id] == i` passes."""
+    denies: bool = False
+    """Nothing passes, as the policy says in so many words."""
 
     def objection(self, deployment: Deployment) -> str:
         """Why `deployment` does not pass, empty when it does."""
+        if self.denies:
+            return "such requests are denied"
         return objection(deployment.backend, self.regions, self.compliance)
 
 
@@ -144,6 +148,7 @@ class Route:
     primary: tuple[Deployment, ...] | None
     """The deployments of `models`; None: those of the model that the client named."""
     fallback: tuple[Deployment, ...]
+    fallback_models: tuple[str, ...]
     weight_latency: float
     weight_cost: float
     objectives: Objectives

@@ -99,7 +99,7 @@ def _logical(parts: Sequence[Node], names: Mapping[str, Value], *, decisive: boo
     for part in parts:
         try:
             if value_of(part, names) is decisive:
-                return decisive
+                return bool(decisive)
         except Failed:
             failed = True
     if failed:

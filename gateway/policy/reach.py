@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from gateway.inference.deployment import Deployment
@@ -38,12 +38,13 @@ def ways(policy: CompiledPolicy, route: Route, model: str) -> Iterator[Way]:
             yield Way(edge, deployment, "when the budget is spent")
 
 
-def space_of(policy: CompiledPolicy) -> Space:
-    """All requests that the policy, its invariants included, can tell apart."""
+def space_of(policy: CompiledPolicy, tenants: Sequence[TenantFacts] = ()) -> Space:
+    """All requests that the policy, its invariants included, can tell apart; of `tenants`, else of the policy's."""
     asked: list[Condition] = [found.condition for found in policy.invariants if found.condition is not None]
     return Space(
         [*policy.conditions.trees, *(condition.tree for condition in asked)],
-        tenants=[TenantFacts(name, found.tenant.region, found.tenant.labels) for name, found in policy.tenants.items()],
+        tenants=tenants
+        or [TenantFacts(name, found.tenant.region, found.tenant.labels) for name, found in policy.tenants.items()],
         models=list(policy.models),
         deployments=list(policy.deployments),
     )

@@ -107,11 +107,18 @@ class RequireSpec(Spec):
 
 
 class ConstraintSpec(Spec):
-    """A rule that only narrows where a request may go."""
+    """A rule that only narrows where a request may go, or with `deny` lets it go nowhere."""
 
     name: PlainName
     when: Text | None = None
-    require: RequireSpec
+    require: RequireSpec | None = None
+    deny: Flag = False
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> ConstraintSpec:
+        if self.deny and self.require is not None:
+            raise ValueError("`deny` refuses everything, so that `require` means nothing; remove one of them")
+        return self
 
 
 class InvariantSpec(Spec):

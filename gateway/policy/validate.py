@@ -46,7 +46,7 @@ class Specs:
 
 def validate(document: Document, mistakes: Mistakes) -> Specs:
     """Check every entry of `document`."""
-    check = _Check(document, mistakes)
+    check = Check(document, mistakes)
     specs = Specs()
     specs.backends = check.named("backends", BackendSpec, values.plain_name)
     specs.tenants = check.named("tenants", TenantSpec, values.plain_name)
@@ -66,12 +66,15 @@ def validate(document: Document, mistakes: Mistakes) -> Specs:
     return specs
 
 
-class _Check:
+class Check:
+    """Checks entries of a document against specs; mistakes are noted."""
+
     def __init__(self, document: Document, mistakes: Mistakes) -> None:
         self._document = document
         self._mistakes = mistakes
 
     def named(self, section: str, spec_type: type[SpecType], read_name: Callable[[object], str]) -> dict[str, SpecType]:
+        """The entries of a section of names that are right."""
         found = {}
         for name, entry in self._document.mappings[section].items():
             self.name((section, name), name, read_name)
@@ -81,6 +84,7 @@ class _Check:
         return found
 
     def listed(self, section: str, spec_type: type[SpecType]) -> list[tuple[Path, SpecType]]:
+        """The entries of a section that is a list, with their paths, that are right."""
         found: list[tuple[Path, SpecType]] = []
         for index, entry in enumerate(self._document.lists[section]):
             spec = self.entry((section, index), entry, spec_type)

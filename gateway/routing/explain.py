@@ -65,6 +65,7 @@ def _constraints(policy: CompiledPolicy, outcomes: list[bool | None]) -> tuple[R
         outcome = _outcome(True if constraint.when is None else outcomes[constraint.when])
         demands = [f"region {' or '.join(constraint.regions)}"] if constraint.regions else []
         demands += [" or ".join(sorted(terms)) for terms in constraint.compliance]
+        demands += ["what there is not: such requests are denied"] if constraint.denies else []
         effect = {
             "matches": f"requires {', and '.join(demands)}",
             "error": f"cannot be evaluated, so it applies: requires {', and '.join(demands)}",

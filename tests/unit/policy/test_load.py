@@ -93,9 +93,7 @@ def test_constraint_knows_at_load_which_deployments_it_allows(tmp_path: Path):
     [
         ("region: ['*']", {"gpu-eu", "edge"}),
         ("region: [eu-west]", {"gpu-eu"}),
-        ("region: [eu]", set()),
         ("compliance: [gdpr, zero-retention]", {"gpu-eu"}),
-        ("compliance: [gdpr, no-egress]", set()),
         ("compliance: [gdpr | no-egress]", {"gpu-eu", "edge"}),
         ("compliance: [gdpr | no-egress, zero-retention]", {"gpu-eu"}),
     ],
@@ -105,11 +103,20 @@ def test_requirement_is_met_by_region_and_all_terms(tmp_path: Path, require: str
     policy = loaded(
         tmp_path,
         backends=FILES["backends.yaml"].replace("    region: us-east\n", ""),
-        constraints=f"constraints: [{{name: c, require: {{{require}}}}}]",
+        constraints=f"constraints: [{{name: c, when: request.n == 1, require: {{{require}}}}}]",
     )
     constraint = policy.constraints[0]
     found = {d.backend.name for d in policy.deployments.values() if not constraint.objection(d)}
     assert found == allowed
+
+
+@pytest.mark.parametrize("require", ["region: [eu]", "compliance: [gdpr, no-egress]"])
+def test_requirement_that_nothing_meets_is_a_mistake_unless_it_denies(tmp_path: Path, require: str):
+    """What leaves nothing is most likely a slip; who means it says `deny: true`."""
+    with pytest.raises(PolicyError, match="no deployment meets `c`; if such requests are to be refused, say `deny"):
+        loaded(tmp_path / "a", constraints=f"constraints: [{{name: c, when: request.n == 1, require: {{{require}}}}}]")
+    policy = loaded(tmp_path / "b", constraints="constraints: [{name: c, when: request.n == 1, deny: true}]")
+    assert [constraint.allowed for constraint in policy.constraints] == [0]
 
 
 def test_route_has_everything_that_it_says(tmp_path: Path):

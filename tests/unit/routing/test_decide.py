@@ -204,7 +204,9 @@ def test_route_can_show_drafts_by_default_or_forbid_them(tmp_path: Path):
 
 def test_constraint_can_forbid_the_draft(tmp_path: Path):
     """A constraint that the edge does not meet takes the draft away and leaves the final."""
-    policy = loaded(tmp_path, constraints="constraints: [{name: c, require: {region: [eu-*, us-*]}}]")
+    policy = loaded(
+        tmp_path, constraints="constraints: [{name: c, when: request.n == 1, require: {region: [eu-*, us-*]}}]"
+    )
     decision = decide(policy, facts(draft=DraftWish.FRAMES))
     assert (ids(decision), decision.no_draft) == ([GPU, US], "constraint")
     assert decision.spent == ()
@@ -271,6 +273,7 @@ def test_policy_without_an_edge_drafts_nothing(tmp_path: Path):
         tmp_path,
         backends="backends: {a: {type: openai, base_url: 'http://a.example'}}",
         models="models: {m: [{backend: a, model: x, price: free}]}",
+        constraints="",
         routes="routes: [{name: r, mode: draft_refine}]",
     )
     decision = decide(policy, facts(model="m", draft=DraftWish.FRAMES))
