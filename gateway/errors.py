@@ -267,11 +267,12 @@ class EdgeCrashed(EdgeError):
 
 
 class EdgeUnsuitable(EdgeError):
-    """The edge cannot serve this request at all (longer than its context, for example)."""
+    """The edge cannot serve this request at all (longer than its context, for example); another deployment may."""
 
     status = 400
     type = "invalid_request_error"
     code = "edge_unsuitable"
+    retryable = True
 
 
 # --- the gateway's own ----------------------------------------------------------------------------------------

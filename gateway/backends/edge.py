@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 
 from gateway.backends.call import Call
@@ -23,21 +24,25 @@ class EdgeBackend:
 
         Raises:
             EdgeUnavailable, EdgeOverloaded, EdgeCrashed, EdgeUnsuitable: see `errors`.
-            BackendTimeout: the request's deadline passed.
+            BackendTimeout: the backend's limit for the first token or in total, or the request's deadline, passed.
         """
         limit = call.deployment.max_output_tokens if call.max_tokens is None else call.max_tokens
         request = EdgeRequest(
             messages=call.request.messages, max_tokens=limit, sampling=call.request.sampling, tenant=call.tenant
         )
-        deadline = asyncio.timeout_at(call.deadline)
+        limits = call.deployment.backend.timeouts
+        began = asyncio.get_running_loop().time()
+        end = min(call.deadline, began + limits.total_s)
+        deadline = asyncio.timeout_at(min(end, began + limits.first_token_s))
         try:
             async with deadline:
-                await self._generate(request, call, emit)
+                await self._generate(request, call, emit, lambda: deadline.reschedule(end))
         except TimeoutError:
             if not deadline.expired():
                 raise
             deployment = call.deployment.id
-            message = f"{deployment} did not complete the answer in time"
+            late = "complete the answer" if deadline.when() == end else "begin its answer"
+            message = f"{deployment} did not {late} in time"
             raise BackendTimeout(message, deployment=deployment) from None
 
     async def close(self) -> None:
@@ -46,12 +51,15 @@ class EdgeBackend:
     async def retire(self) -> None:
         """Nothing of its own to close."""
 
-    async def _generate(self, request: EdgeRequest, call: Call, emit: Emit) -> None:
-        record = call.record
+    async def _generate(self, request: EdgeRequest, call: Call, emit: Emit, on_first: Callable[[], None]) -> None:
+        record, waiting = call.record, True
         async with aclosing(self._client.generate(request)) as events:
             async for event in events:
                 match event:
                     case EdgeToken():
+                        if waiting:
+                            waiting = False
+                            on_first()
                         record.logprobs.extend(event.logprobs)
                         if event.text:
                             await emit(TextDelta(event.text))
@@ -67,8 +75,6 @@ class EdgeBackend:
             output_tokens=done.completion_tokens,
             cached_input_tokens=done.cached_tokens,
         )
-        record.input_tokens = usage.input_tokens
-        record.output_tokens = usage.output_tokens
-        record.cached_input_tokens = usage.cached_input_tokens
+        record.usage = usage
         await emit(Finished(done.finish_reason))
         await emit(UsageReported(usage))

@@ -22,7 +22,6 @@ from gateway.backends.refusal import passed_headers, retry_after_s
 from gateway.errors import BackendBroken, BackendError
 from gateway.inference.deployment import Backend
 from gateway.inference.events import Emit, Relayed
-from gateway.inference.usage import Usage
 from gateway.telemetry.record import AttemptRecord
 from gateway.wire.openai_chat import StreamDecoder, decode_answer, encode_request, refused_by_status
 
@@ -171,8 +170,7 @@ class _Attempt:
     async def _read_whole(self, content: aiohttp.StreamReader, coding: ContentDecoder, emit: Emit) -> None:
         body = await self._read(content, coding, _MOST_ANSWER_BYTES)
         answer = decode_answer(body, deployment=self._id)
-        if answer.usage is not None:
-            self._count(answer.usage)
+        self._record.usage = answer.usage
         self.limits.pause()
         await emit(answer)
 
@@ -221,8 +219,7 @@ class _Attempt:
         finally:
             if answering:
                 self._record.decode_s = self._loop.time() - self._sent - (self._record.prefill_s or 0.0)
-            if decoder.usage is not None:
-                self._count(decoder.usage)
+            self._record.usage = decoder.usage
         await self._read_end(content)
 
     async def _next(self, content: aiohttp.StreamReader) -> bytes:
@@ -253,11 +250,6 @@ class _Attempt:
 
     def _first_content(self) -> None:
         self._record.prefill_s = self._loop.time() - self._sent
-
-    def _count(self, usage: Usage) -> None:
-        self._record.input_tokens = usage.input_tokens
-        self._record.output_tokens = usage.output_tokens
-        self._record.cached_input_tokens = usage.cached_input_tokens
 
     def _broken(self, what: str) -> BackendBroken:
         return BackendBroken(f"{self._id} {what}", deployment=self._id)

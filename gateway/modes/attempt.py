@@ -10,10 +10,18 @@ import asyncio
 from collections.abc import Sequence
 
 from gateway.backends.call import Call
-from gateway.errors import BackendError, EdgeError, FirstdraftError, NoDeployment
+from gateway.errors import (
+    BackendCut,
+    BackendError,
+    BackendTimeout,
+    EdgeError,
+    EdgeUnsuitable,
+    FirstdraftError,
+    NoDeployment,
+)
 from gateway.inference.deployment import Deployment
 from gateway.inference.events import Emit, Event, Finished, Relayed, TextDelta, UsageReported, WholeAnswer
-from gateway.inference.usage import Usage, input_tokens_estimate, output_tokens_estimate
+from gateway.inference.usage import Usage, input_tokens_charged, output_tokens_estimate
 from gateway.modes.plan import Plan
 from gateway.telemetry.record import AttemptRecord
 
@@ -30,12 +38,18 @@ async def answer(plan: Plan, deployments: Sequence[Deployment], emit: Emit) -> N
         try:
             await attempt.run()
         except (BackendError, EdgeError) as error:
-            failure = error
             if attempt.shown or not error.retryable:
                 raise
+            # That the edge is too small is no news for the client when a backend's own trouble is known.
+            if not (isinstance(error, EdgeUnsuitable) and isinstance(failure, BackendError)):
+                failure = error
         else:
             return
     raise failure
+
+
+_WORKED_FOR_NOTHING = frozenset({"ok", "cancelled", BackendTimeout.code, BackendCut.code})
+"""Outcomes after which a backend that was sent the request has read the prompt all the same, and bills it."""
 
 
 class _Attempt:
@@ -50,7 +64,7 @@ class _Attempt:
         self._record = AttemptRecord(deployment=deployment.id)
         self._waiting: list[Event] = []
         self._content_bytes = 0
-        self._usage: Usage | None = None
+        self._usage_told = False
         self._first: float | None = None
 
     async def run(self) -> None:
@@ -67,7 +81,7 @@ class _Attempt:
         )
         try:
             await plan.backends.client(self._deployment.backend).answer(call, self._pass_on)
-            if self._usage is None:
+            if not self._usage_told:
                 await self._emit(UsageReported(self._estimate()))
             record.outcome = "ok"
         except FirstdraftError as error:
@@ -90,9 +104,11 @@ class _Attempt:
             case TextDelta():
                 self._content_bytes += len(event.text)
             case UsageReported():
-                self._usage = event.usage
+                self._usage_told = True
+                self._record.usage = event.usage
             case WholeAnswer():
-                self._usage = event.usage or self._usage
+                self._usage_told = event.usage is not None
+                self._record.usage = event.usage
                 self._content_bytes += len(event.text)
             case _:
                 pass
@@ -114,16 +130,17 @@ class _Attempt:
 
     def _estimate(self) -> Usage:
         return Usage(
-            input_tokens=input_tokens_estimate(self._plan.request),
+            input_tokens=input_tokens_charged(self._plan.request),
             output_tokens=output_tokens_estimate(self._content_bytes),
             estimated=True,
         )
 
     def _settle(self) -> None:
-        """Write down what this attempt used: what the backend said, else what was received, else nothing."""
-        record, usage = self._record, self._usage
+        """Write down what this attempt used: what the backend said, else an estimate of what it did, else nothing."""
+        record, usage = self._record, self._record.usage
         if usage is None:
-            if not self.shown and record.outcome not in ("ok", "cancelled"):
+            sent = record.connect_s is not None
+            if not self.shown and not (sent and record.outcome in _WORKED_FOR_NOTHING):
                 return
             usage = self._estimate()
         record.input_tokens = usage.input_tokens

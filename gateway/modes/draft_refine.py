@@ -87,6 +87,7 @@ class Draft:
         self._emit = emit
         self._state = DraftState.PARTIAL
         self._finish_reason = ""
+        self._untold: DraftJudged | None = None
         self._usage = Usage()
         self._record = AttemptRecord(deployment=drafter.id, role="draft")
 
@@ -125,7 +126,7 @@ class Draft:
         try:
             await plan.backends.client(self.drafter.backend).answer(call, self._pass_on)
             record.outcome = "ok"
-            await self._complete()
+            await (self._complete() if self.text else self.drop())
         except FirstdraftError as error:
             record.outcome = error.code or "error"
             await self.drop()
@@ -148,12 +149,26 @@ class Draft:
         if not self.judged:
             await self._close(DraftState.DROPPED, None)
 
+    async def tell(self) -> None:
+        """Tell a verdict that was kept back until the final begins.
+
+        A verdict alone must not begin the response: a final that then fails could not have its own status any more.
+        """
+        verdict, self._untold = self._untold, None
+        if verdict is not None:
+            await self._emit(verdict)
+
     async def promote(self) -> None:
         """The draft is the answer."""
         plan = self._plan
         plan.record.deployment = self.drafter.id
         plan.record.final_ttft_s = plan.elapsed_s()
         self._record.role = "final"
+        self._record.cost_nanousd = self.drafter.price.cost_nanousd(
+            input_tokens=self._usage.input_tokens,
+            output_tokens=self._usage.output_tokens,
+            cached_input_tokens=self._usage.cached_input_tokens,
+        )
         await self._close(DraftState.PROMOTED, None)
         await self._emit(TextDelta(self.text))
         await self._emit(Finished(self._finish_reason))
@@ -195,7 +210,11 @@ class Draft:
         self._state = state
         self._plan.record.draft = state.value
         self._plan.record.similarity = similarity
-        await self._emit(DraftJudged(state=state, model=self.drafter.model, text=self.text, similarity=similarity))
+        verdict = DraftJudged(state=state, model=self.drafter.model, text=self.text, similarity=similarity)
+        if self.text or state is not DraftState.DROPPED:
+            await self._emit(verdict)
+        else:
+            self._untold = verdict
 
 
 class _Final:
@@ -211,13 +230,18 @@ class _Final:
 
     async def pass_on(self, event: Event) -> None:
         self.begun = True
+        await self._judge_before(event)
+        await self._draft.tell()
+        await self._emit(event)
+
+    async def _judge_before(self, event: Event) -> None:
         match event:
             case Relayed() | TextDelta():
                 self._pieces.append(event.text)
                 self._length += len(event.text)
                 if isinstance(event, Relayed) and event.finish_reason is not None:
                     await self._judge()
-                elif not self._drafting.done() and self._length >= len(self._draft.text):
+                elif not self._drafting.done() and event.text and self._length >= len(self._draft.text):
                     self._drafting.cancel()
                     await self._draft.drop()
             case WholeAnswer():
@@ -227,7 +251,6 @@ class _Final:
                 await self._judge()
             case _:
                 pass
-        await self._emit(event)
 
     async def _judge(self) -> None:
         self._drafting.cancel()

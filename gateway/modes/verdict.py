@@ -17,7 +17,7 @@ from gateway.inference.events import DraftState
 
 CONFIRMED_FROM = 0.9
 REVISED_FROM = 0.4
-_LONGEST_COMPARED = 100_000
+_LONGEST_COMPARED = 20_000
 """Characters of each text that are compared: bounds the work, a draft is far shorter."""
 
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|\n+")

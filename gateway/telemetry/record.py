@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
+from gateway.inference.usage import Usage
+
 
 @dataclass(slots=True, kw_only=True)
 class AttemptRecord:
@@ -30,6 +32,8 @@ class AttemptRecord:
     estimated: bool = False
     """The tokens were counted by the gateway: the backend gave no usage."""
     cost_nanousd: int = 0
+    usage: Usage | None = None
+    """What the deployment itself has counted so far; the tokens above are made from it when the attempt is over."""
     logprobs: list[float] = field(default_factory=list)
     """Of the edge's tokens, in order; not logged."""
 
@@ -100,5 +104,5 @@ def _attempt_fields(attempt: AttemptRecord) -> dict[str, Any]:
     return {
         name: round(value, 6) if isinstance(value, float) else value
         for name in attempt.__slots__
-        if name != "logprobs" and (value := getattr(attempt, name)) is not None
+        if name not in {"logprobs", "usage"} and (value := getattr(attempt, name)) is not None
     }

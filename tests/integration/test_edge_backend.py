@@ -52,10 +52,10 @@ async def test_real_answer_has_its_events_timings_and_logprobs(edge):
     assert finished in (Finished("length"), Finished("stop"))
     assert isinstance(reported, UsageReported)
     record = call.record
-    assert 1 <= record.output_tokens <= 12
-    assert len(record.logprobs) >= record.output_tokens - 1
+    assert 1 <= record.usage.output_tokens <= 12
+    assert len(record.logprobs) >= record.usage.output_tokens - 1
     assert all(logprob <= 0 for logprob in record.logprobs)
-    assert record.input_tokens > 0
+    assert record.usage.input_tokens > 0
     assert record.prefill_s > 0
     assert record.decode_s > 0
 

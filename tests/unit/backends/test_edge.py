@@ -72,7 +72,7 @@ async def test_answer_in_the_order_of_events():
     assert taken.events == [TextDelta("a"), TextDelta("bc"), Finished("stop"), UsageReported(usage)]
     assert call.record.logprobs == [-0.5, -0.1, -0.2]
     assert (call.record.queue_s, call.record.prefill_s, call.record.decode_s) == (0.1, 0.2, 0.3)
-    assert (call.record.input_tokens, call.record.output_tokens, call.record.cached_input_tokens) == (9, 3, 4)
+    assert call.record.usage == usage
 
 
 async def test_limit_is_the_calls_or_the_deployments():

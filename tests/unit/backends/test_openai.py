@@ -96,7 +96,7 @@ async def test_phases_are_timed_apart(scripted, client, deployment):
     assert 0 <= record.connect_s < 0.1
     assert 0.14 <= record.prefill_s < 0.3
     assert 0.09 <= record.decode_s < 0.3
-    assert (record.input_tokens, record.output_tokens) == (11, 6)
+    assert (record.usage.input_tokens, record.usage.output_tokens) == (11, 6)
 
 
 async def test_cancelled_call_reaches_the_backend_at_once(scripted, client, deployment):

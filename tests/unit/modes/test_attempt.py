@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from gateway.errors import BackendCut, BackendRefused, BackendUnreachable
+from gateway.errors import BackendCut, BackendRefused, BackendUnreachable, EdgeUnsuitable
 from gateway.inference.events import Relayed, TextDelta, UsageReported
 from gateway.inference.usage import Usage
 from gateway.modes import attempt
@@ -82,6 +82,49 @@ async def test_a_cancelled_attempt_is_charged_for_what_was_received():
     assert tried.outcome == "cancelled"
     assert (tried.output_tokens, tried.estimated) == (4, True)
     assert tried.cost_nanousd > 0
+
+
+class Counting(Script):
+    """A backend whose usage came with a chunk, before it was cut or left."""
+
+    async def answer(self, call, emit):
+        call.record.usage = Usage(input_tokens=900, output_tokens=700)
+        await super().answer(call, emit)
+
+
+async def test_what_the_backend_has_counted_is_booked_however_it_ends():
+    """Usage that came before a cut is charged, not an estimate of less."""
+    seen, scripts = Seen(), {"a": Counting([HELLO, BackendCut("cut")])}
+    work = plan(scripts, mode=Mode.CLOUD_ONLY, finals=[A])
+    with pytest.raises(BackendCut):
+        await attempt.answer(work, [A], seen)
+    (tried,) = work.record.attempts
+    assert (tried.input_tokens, tried.output_tokens, tried.estimated) == (900, 700, False)
+
+
+async def test_the_edge_that_is_too_small_passes_the_request_on():
+    """A prompt longer than the edge's context goes to the next deployment."""
+    record, _ = await run({"a": Script([EdgeUnsuitable("too long")]), "b": Script([HELLO, STOP])}, [A, B])
+    assert record.deployment == "b/m"
+
+
+async def test_a_backends_trouble_outranks_the_edges_size():
+    """When the backend is down and the edge too small, the client is told of the backend: it may try again."""
+    with pytest.raises(BackendUnreachable):
+        await run({"a": Script([BackendUnreachable("down")]), "b": Script([EdgeUnsuitable("too long")])}, [A, B])
+
+
+async def test_a_prompt_that_was_read_for_nothing_is_charged():
+    """A client that leaves after the request was sent pays for the input, one that waited in a queue does not."""
+    for connect_s, charged in ((0.001, True), (None, False)):
+        scripts = {"a": Script([60])}
+        work = plan(scripts, mode=Mode.CLOUD_ONLY, finals=[A])
+        task = asyncio.create_task(attempt.answer(work, [A], Seen()))
+        await asyncio.sleep(0.01)
+        work.record.attempts[0].connect_s = connect_s
+        task.cancel()
+        await asyncio.wait([task])
+        assert (work.record.attempts[0].cost_nanousd > 0) is charged
 
 
 async def test_a_failure_before_any_content_costs_nothing():

@@ -75,6 +75,30 @@ async def test_a_final_that_comes_first_drops_the_draft_and_stops_the_edge():
     assert not seen.of(DraftText)
 
 
+async def test_a_verdict_alone_never_begins_the_response():
+    """A backend's 429 keeps its status with drafts on: a draft that nobody saw is dropped in silence."""
+    seen = Seen()
+    scripts = {"edge": Script([EdgeCrashed("gone")]), "cloud": Script([0.05, BackendRefused("slow down", status=429)])}
+    work = plan(scripts, mode=Mode.DRAFT_REFINE, finals=[CLOUD], draft=EDGE)
+    with pytest.raises(BackendRefused):
+        await mode.run(work, seen)
+    assert seen.events == []
+
+
+async def test_a_verdict_that_was_kept_back_comes_with_the_final():
+    """The client still learns that there will be no draft, as soon as the response has begun anyway."""
+    seen = await run([EdgeCrashed("gone")], [0.05, *final("Paris")])
+    assert [type(event) for event in seen.events[:2]] == [DraftJudged, Relayed]
+
+
+async def test_thinking_does_not_overtake_a_draft():
+    """A final that begins with reasoning has no visible text yet: the draft goes on."""
+    thinking = Relayed(data=b"r", content=True, content_bytes=9)
+    seen = await run([0.05, *DRAFT], [thinking, 0.2, *final("Paris it is.")])
+    assert seen.of(DraftText)
+    assert seen.of(DraftJudged)[0].state is DraftState.CONFIRMED
+
+
 async def test_an_overtaken_draft_is_dropped():
     """A final with more text than the draft so far makes the draft worthless."""
     seen = await run([TextDelta("Par"), 5, *DRAFT], [0.02, *final("Paris")])
