@@ -7,6 +7,7 @@ has.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections import OrderedDict
@@ -25,7 +26,7 @@ from gateway.budgets.ledger import Ledger
 from gateway.cache.prompts import PromptCache
 from gateway.edge.client import EdgeClient
 from gateway.edge.supervisor import EdgeSupervisor
-from gateway.errors import EdgeError, SettingsError, StoreUnavailable
+from gateway.errors import EdgeError, EdgeUnavailable, SettingsError, StoreUnavailable
 from gateway.pipeline import Pipeline
 from gateway.policy.store import PolicyStore
 from gateway.settings import Settings
@@ -38,6 +39,8 @@ from gateway.telemetry.snapshot import Snapshot
 
 _RECENT_REQUESTS = 1_000
 _RETIRE_EVERY_S = 5.0
+_EDGE_WAIT_S = 180.0
+"""After so long a gateway whose edge never became warm serves without it."""
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,8 +129,10 @@ class Services:
     recent: Recent = field(default_factory=Recent)
     log: RequestLog = field(default_factory=RequestLog)
     draining: bool = False
-    in_flight: int = 0
-    """Requests that are being answered."""
+    cutting: bool = False
+    """The time to drain is over: what still runs is cancelled."""
+    tasks: set[asyncio.Task[Any] | None] = field(default_factory=set)
+    """One for each request that is being answered."""
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while the gateway drains and no request is in flight."""
     edge_was_warm: bool = False
@@ -140,17 +145,29 @@ class Services:
     def drain(self) -> None:
         """Take no new requests; `idle` is set when the last one is over."""
         self.draining = True
-        if not self.in_flight:
+        if not self.tasks:
             self.idle.set()
 
-    def begin(self) -> None:
-        """A request has arrived; `end` is called when it is over."""
-        self.in_flight += 1
+    def cut(self) -> None:
+        """End what still runs: each client is told, and settled."""
+        self.cutting = True
+        for task in self.tasks:
+            if task is not None:
+                task.cancel()
 
-    def end(self) -> None:
+    @property
+    def in_flight(self) -> int:
+        """Requests that are being answered."""
+        return len(self.tasks)
+
+    def begin(self, task: asyncio.Task[Any] | None) -> None:
+        """A request has arrived, answered by `task`; `end` is called when it is over."""
+        self.tasks.add(task)
+
+    def end(self, task: asyncio.Task[Any] | None) -> None:
         """A request is over, however it ended."""
-        self.in_flight -= 1
-        if self.draining and not self.in_flight:
+        self.tasks.discard(task)
+        if self.draining and not self.tasks:
             self.idle.set()
 
     def finish(self, record: RequestRecord) -> None:
@@ -191,15 +208,15 @@ class Services:
         parts = {"policy": policy, "store": store, "edge": edge}
         if self.draining:
             parts["gateway"] = {"ok": False, "reason": "draining"}
-        # An edge that was warm once and is restarting is a degraded gateway, not one to take out of service.
-        waiting_for_edge = edge["state"] == "starting" and not self.edge_was_warm
+        # An edge that was warm once and restarts makes a degraded gateway, not one to take out of service; nor does one
+        # that never gets warm keep it out for good.
+        waiting_for_edge = not edge["ok"] and not self.edge_was_warm and time.time() - self.started_at < _EDGE_WAIT_S
         return Readiness(ready=store["ok"] and not self.draining and not waiting_for_edge, parts=parts)
 
     def _edge_readiness(self) -> dict[str, Any]:
         if self.edge is None:
             return {"ok": True, "state": "off", "reason": "the edge is switched off, or the policy has none"}
         status = self.edge.status
-        self.edge_was_warm = self.edge_was_warm or status.state == "warm"
         answer: dict[str, Any] = {"ok": status.state == "warm", "state": status.state, "model": status.model}
         if status.reason:
             answer["reason"] = status.reason
@@ -231,6 +248,8 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
         stack.callback(services.log.close)
         retiring = asyncio.create_task(_retire_backends(services), name="retire backends")
         stack.push_async_callback(_end, retiring)
+        warming = asyncio.create_task(_note_warm_edge(services), name="note the warm edge")
+        stack.push_async_callback(_end, warming)
         yield services
 
 
@@ -239,13 +258,21 @@ async def _end(task: asyncio.Task[None]) -> None:
     await asyncio.wait((task,))
 
 
+async def _note_warm_edge(services: Services) -> None:
+    """An edge that was warm once, or failed for good, is waited for no longer."""
+    if services.edge is not None:
+        with contextlib.suppress(EdgeUnavailable):
+            await services.edge.until_warm()
+        services.edge_was_warm = True
+
+
 async def _retire_backends(services: Services) -> None:
     """Close the connections of backends that a newer policy no longer has."""
     before = services.policy.current
     while True:
         await asyncio.sleep(_RETIRE_EVERY_S)
         current = services.policy.current
-        if current.version != before.version:
+        if current.version != before.version or current.backends != before.backends:
             if current.edge_model != before.edge_model:
                 structlog.get_logger().warning("edge_model_changed", hint="the edge loads it at the next start")
             before = current

@@ -103,7 +103,7 @@ async def start_gateway(valkey_url, edge_socket, store, tmp_path):
             machine = Machine(store_url=store_url, edge_socket=str(edge_socket) if edge else None)
             policies = await stack.enter_async_context(PolicyStore(folder, {"UPSTREAM_KEY": "sk-upstream"}))
             listener = bind(settings)
-            found = await stack.enter_async_context(listening(settings, machine, policies, listener))
+            found = await stack.enter_async_context(listening(settings, machine, policies, listener, asyncio.Event()))
             if edge:
                 await _warm(found.services)
             return RunningGateway(found.url, found.services, folder)

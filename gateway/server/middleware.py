@@ -20,7 +20,7 @@ from gateway.errors import (
     ShuttingDown,
 )
 from gateway.server.identity import identify
-from gateway.server.keys import IDENTITY, RECORD, REPLY, SERVICES, STARTED
+from gateway.server.keys import DECISION_HEADERS, IDENTITY, POLICY, RECORD, REPLY, SERVICES, STARTED
 from gateway.server.streaming import StreamReply
 from gateway.telemetry.record import RequestRecord
 from gateway.wire.openai_chat import encode_error
@@ -37,19 +37,24 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     record = RequestRecord(request_id=f"req-{os.urandom(12).hex()}", method=request.method, path=request.path)
     request[STARTED] = started
     request[RECORD] = record
-    services.begin()
     counted = request.path not in _QUIET_PATHS
     if counted:
         services.metrics.begin()
+    task = asyncio.current_task()
+    services.begin(task)
     try:
         response = await _answer(request, handler, record)
         record.status = response.status
     except asyncio.CancelledError:
-        record.status = ClientGone.status
-        record.error = ShuttingDown.code or "" if services.draining else ClientGone.code or ""
-        raise
+        if not services.cutting:
+            record.status, record.error = ClientGone.status, ClientGone.code or ""
+            raise
+        # Ours, not the client's: there still is somebody to tell.
+        message = "The gateway is shutting down, and the time that running answers had is over."
+        response = await _tell(request, record, ShuttingDown(message))
+        record.status = response.status
     finally:
-        services.end()
+        services.end(task)
         record.e2e_s = asyncio.get_running_loop().time() - started
         if counted:
             services.finish(record)
@@ -81,8 +86,8 @@ async def _tell(request: web.Request, record: RequestRecord, error: FirstdraftEr
     record.error = error.code or "error"
     reply: StreamReply | None = request.get(REPLY)
     if reply is not None and reply.begun:
-        return await reply.fail(error)
-    headers = {"x-request-id": record.request_id, **error.headers}
+        return await reply.fail(error, record.request_id)
+    headers = {"x-request-id": record.request_id, **request.get(DECISION_HEADERS, {}), **error.headers}
     response = web.Response(
         status=error.status,
         body=encode_error(error, record.request_id),
@@ -120,7 +125,9 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
     if services.draining:
         message = "This gateway is shutting down and takes no new requests; another try reaches the next one."
         raise ShuttingDown(message, retry_after_s=1)
-    identity = identify(services.policy.current, request.headers, loopback=services.loopback)
+    # Taken once: authentication, decision and budget of a request are under one policy, whatever is swapped meanwhile.
+    policy = request[POLICY] = services.policy.current
+    identity = identify(policy, request.headers, loopback=services.loopback)
     record = request[RECORD]
     record.tenant, record.key = identity.tenant.name, identity.key
     request[IDENTITY] = identity

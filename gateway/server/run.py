@@ -7,7 +7,6 @@ keeps the store and the edge for them, and starts a worker again that dies.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -27,8 +26,8 @@ from gateway.services import Machine, Services, open_machine, open_services
 from gateway.settings import Settings
 
 _BACKLOG = 1_024
-_CANCEL_S = 1.0
-"""For handlers that are still there after draining: they are cancelled, and settle."""
+_CANCEL_S = 2.0
+"""For requests that are still there after draining: they are cancelled, tell their clients, and settle."""
 _KEEPALIVE_S = 75.0
 """Longer than the 60 s after which common load balancers drop an idle connection, so that we are never first."""
 
@@ -40,7 +39,7 @@ async def serve(settings: Settings, on_listening: Callable[[Listening], None] | 
         SettingsError: an address that cannot be bound, a state folder in use, a keyless policy on a public address.
         PolicyError: the policy folder has mistakes.
     """
-    stop = _stop_at_signals()
+    stop, now = _stop_at_signals()
     async with PolicyStore(settings.policies, os.environ) as policy:
         _refuse_keyless_in_public(settings, policy.current)
         with bind(settings) as listener:
@@ -50,7 +49,7 @@ async def serve(settings: Settings, on_listening: Callable[[Listening], None] | 
                         on_listening(Listening(url_of(listener), policy.current))
                     await supervise(settings, machine, listener, stop)
                 else:
-                    async with listening(settings, machine, policy, listener) as found:
+                    async with listening(settings, machine, policy, listener, now) as found:
                         if on_listening is not None:
                             on_listening(found)
                         await stop.wait()
@@ -67,9 +66,9 @@ class Listening:
 
 @asynccontextmanager
 async def listening(
-    settings: Settings, machine: Machine, policy: PolicyStore, listener: socket.socket
+    settings: Settings, machine: Machine, policy: PolicyStore, listener: socket.socket, now: asyncio.Event
 ) -> AsyncIterator[Listening]:
-    """Serve on `listener` while the context is open; at its end, drain for `settings.drain_s` at most."""
+    """Serve on `listener` while the context is open; at its end, drain for `settings.drain_s`, or until `now`."""
     async with open_services(settings, machine, policy) as services:
         runner = web.AppRunner(
             build_app(services),
@@ -89,14 +88,24 @@ async def listening(
             services.drain()
             structlog.get_logger().info("draining", in_flight=services.in_flight, limit_s=settings.drain_s)
             await site.stop()
-            await _drained(services, settings.drain_s)
-            await runner.cleanup()
+            try:
+                await _drained(services, settings.drain_s, now)
+            finally:
+                await runner.cleanup()
 
 
-async def _drained(services: Services, limit_s: float) -> None:
-    """Wait until no request runs any more, `limit_s` at most; aiohttp's own wait would take twice its limit."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(services.idle.wait(), limit_s)
+async def _drained(services: Services, limit_s: float, now: asyncio.Event) -> None:
+    """Wait until no request runs any more, for `limit_s` or until `now`; then end the rest, and tell their clients.
+
+    aiohttp's own wait would take twice its limit, and tell nobody.
+    """
+    waiting = [asyncio.create_task(event.wait(), name="draining") for event in (services.idle, now)]
+    await asyncio.wait(waiting, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+    services.cut()
+    await asyncio.wait(waiting[:1], timeout=_CANCEL_S)
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
 
 
 def bind(settings: Settings) -> socket.socket:
@@ -126,19 +135,17 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _stop_at_signals() -> asyncio.Event:
-    stop = asyncio.Event()
-    main = asyncio.current_task()
+def _stop_at_signals() -> tuple[asyncio.Event, asyncio.Event]:
+    """Set by the first signal: stop; by the second: stop at once."""
+    stop, now = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
-        if stop.is_set() and main is not None:
-            main.cancel()
-        stop.set()
+        (now if stop.is_set() else stop).set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    return stop
+    return stop, now
 
 
 def _refuse_keyless_in_public(settings: Settings, policy: CompiledPolicy) -> None:

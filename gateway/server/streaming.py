@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import structlog
 from aiohttp import web
 
 from gateway.errors import ClientGone, FirstdraftError
@@ -56,7 +57,7 @@ class StreamReply:
         await self._guarded_eof(response)
         return response
 
-    async def fail(self, error: FirstdraftError) -> web.StreamResponse:
+    async def fail(self, error: FirstdraftError, request_id: str) -> web.StreamResponse:
         """Tell an error inside the stream, without `[DONE]`, and close the connection."""
         response = self._response
         if response is None:
@@ -65,7 +66,7 @@ class StreamReply:
         response.force_close()
         try:
             async with asyncio.timeout(_ERROR_WRITE_S):
-                await response.write(self._encoding().error(error))
+                await response.write(self._encoding().error(error, request_id))
                 await response.write_eof()
         except (TimeoutError, ConnectionError):
             if self._http.transport is not None:
@@ -139,4 +140,7 @@ class Streams:
                 try:
                     await reply.comment_if_silent(loop.time())
                 except ClientGone:
+                    self._open.discard(reply)
+                except Exception:  # noqa: BLE001 one stream's fault must not silence all others
+                    structlog.get_logger().exception("keep_alive_failed")
                     self._open.discard(reply)

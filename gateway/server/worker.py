@@ -24,7 +24,7 @@ async def _work(orders: Orders) -> None:
     with socket.socket(fileno=orders.listener) as listener:
         async with (
             PolicyStore(settings.policies, os.environ) as policy,
-            listening(settings, orders.machine, policy, listener),
+            listening(settings, orders.machine, policy, listener, asyncio.Event()),
         ):
             await stop.wait()
 

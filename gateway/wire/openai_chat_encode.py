@@ -96,9 +96,9 @@ class StreamEncoder:
         """What ends an answer that is complete."""
         return DONE
 
-    def error(self, error: FirstdraftError) -> bytes:
+    def error(self, error: FirstdraftError, request_id: str) -> bytes:
         """The last event of an answer that failed after its first byte; the connection is closed after it."""
-        body = encode_error(error, self._response_id)
+        body = encode_error(error, request_id)
         return frame(body if b"\n" not in body and b"\r" not in body else msgspec.json.format(body, indent=-1))
 
     # --- the final --------------------------------------------------------------------------------------------

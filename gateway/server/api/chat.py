@@ -16,7 +16,7 @@ from gateway.errors import InvalidRequest
 from gateway.inference.events import Event
 from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.pipeline import Exchange
-from gateway.server.keys import IDENTITY, RECORD, REPEATS, REPLY, SERVICES, STARTED, STREAMS
+from gateway.server.keys import DECISION_HEADERS, IDENTITY, POLICY, RECORD, REPEATS, REPLY, SERVICES, STARTED, STREAMS
 from gateway.server.streaming import StreamReply
 from gateway.wire.openai_chat import AnswerEncoder, StreamEncoder
 
@@ -92,17 +92,19 @@ async def _exchange(http: web.Request) -> Exchange:
     record.surface, record.model, record.stream = request.surface, request.model, request.stream
     record.feature = _feature(http, request)
     traceparent = http.headers.get("traceparent", "")
-    return Exchange(
+    exchange = Exchange(
         request=request,
         identity=http[IDENTITY],
-        policy=http.app[SERVICES].policy.current,
+        policy=http[POLICY],
         record=record,
         started=http[STARTED],
         feature=record.feature,
-        labels=http.headers.get("x-firstdraft-labels", ""),
+        labels=",".join(http.headers.getall("x-firstdraft-labels", ())),
         cache_control=control.parse(http.headers.get("cache-control")),
         traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None,
     )
+    http[DECISION_HEADERS] = exchange.headers
+    return exchange
 
 
 async def _body(http: web.Request) -> bytes:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from aiohttp import web
 
 from gateway.errors import UnknownModel
-from gateway.server.keys import SERVICES
+from gateway.server.keys import POLICY, SERVICES
 from gateway.wire.openai_chat import encode_model, encode_models
 
 
 async def list_all(http: web.Request) -> web.Response:
     """All public models, in OpenAI's list shape."""
-    services = http.app[SERVICES]
-    body = encode_models(services.policy.current.models, services.started_at)
+    body = encode_models(http[POLICY].models, http.app[SERVICES].started_at)
     return web.Response(body=body, content_type="application/json")
 
 
@@ -22,9 +21,8 @@ async def get(http: web.Request) -> web.Response:
     Raises:
         UnknownModel: there is none of that name.
     """
-    services = http.app[SERVICES]
     name = http.match_info["model"]
-    if name not in services.policy.current.models:
+    if name not in http[POLICY].models:
         message = f"There is no model {name[:100]!r}. GET /v1/models lists the models there are."
         raise UnknownModel(message, param="model")
-    return web.Response(body=encode_model(name, services.started_at), content_type="application/json")
+    return web.Response(body=encode_model(name, http.app[SERVICES].started_at), content_type="application/json")

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from gateway.budgets.claim import Left
 from gateway.errors import NotFound
-from gateway.server.keys import IDENTITY, SERVICES
+from gateway.server.keys import IDENTITY, POLICY, SERVICES
 
 _NANOUSD = 1_000_000_000
 
@@ -20,7 +20,7 @@ async def show(http: web.Request) -> web.Response:
         NotFound: no request of that id of this tenant is remembered (the newest 1,000 of a worker are).
     """
     services, tenant = http.app[SERVICES], http[IDENTITY].tenant.name
-    limits = services.policy.current.tenants[tenant].limits
+    limits = http[POLICY].tenants[tenant].limits
     wanted = http.query.get("request")
     record = services.recent.get(tenant, wanted)
     if record is None and wanted is not None:

@@ -94,6 +94,6 @@ def encoded_stream(name):
     out = b""
     for event in events:
         if isinstance(event, Exception):
-            return out + writer.error(event)
+            return out + writer.error(event, "req-1")
         out += writer.encode(event)
     return out + writer.end()

@@ -116,7 +116,7 @@ def test_backend_without_an_id(data):
 
 def test_error_body_of_several_lines_is_one_event():
     """A backend's error over several lines goes out as one `data` line."""
-    sent = encoder().error(BackendRefused("x", status=500, body=b'{\n "error": {\r\n "message": "x" }\n}'))
+    sent = encoder().error(BackendRefused("x", status=500, body=b'{\n "error": {\r\n "message": "x" }\n}'), "req-1")
     assert sent == b'data: {"error":{"message":"x"}}\n\n'
 
 
