@@ -8,20 +8,23 @@ here and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from gateway.admission import again, charge, charge_again, worst_case
 from gateway.backends.pool import Backends
-from gateway.budgets.claim import Claim, Hold
+from gateway.budgets.claim import Hold
 from gateway.budgets.ledger import Ledger
 from gateway.cache.control import CacheControl
-from gateway.cache.prompts import PromptCache
+from gateway.cache.flights import Flights, Stored, Trip
+from gateway.cache.prompts import Found, PromptCache
 from gateway.classification import labels
 from gateway.edge.client import EdgeClient
 from gateway.errors import BudgetSpent
-from gateway.inference.deployment import Deployment, Price
+from gateway.inference.deployment import Deployment
 from gateway.inference.events import (
     DraftCompleted,
     DraftJudged,
@@ -36,13 +39,15 @@ from gateway.inference.events import (
     WholeAnswer,
 )
 from gateway.inference.request import DraftWish, InferenceRequest
-from gateway.inference.usage import Usage, input_tokens_bound, input_tokens_estimate
+from gateway.inference.usage import Usage, input_tokens_estimate
 from gateway.modes import run as modes
 from gateway.modes.plan import Plan
 from gateway.policy.compiled import CompiledPolicy, Mode
 from gateway.policy.facts import Facts
+from gateway.policy.replay import Recorder
 from gateway.routing.decide import decide
 from gateway.routing.decision import Decision
+from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.record import RequestRecord
 from gateway.tenants.tenant import Identity
 
@@ -73,11 +78,21 @@ class Exchange:
 class Pipeline:
     """Serves requests with what lives as long as the process. One for all requests of a worker."""
 
-    def __init__(self, *, ledger: Ledger, cache: PromptCache, backends: Backends, edge: EdgeClient | None) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        cache: PromptCache,
+        backends: Backends,
+        edge: EdgeClient | None,
+        decisions: DecisionLog | None = None,
+    ) -> None:
         self._ledger = ledger
         self._cache = cache
         self._backends = backends
         self._edge = edge
+        self._decisions = decisions
+        self._recorder: Recorder | None = None
 
     async def run(self, exchange: Exchange, emit: Emit) -> None:
         """Answer one request; its events go to `emit`.
@@ -87,13 +102,23 @@ class Pipeline:
         """
         decision = self._decide(exchange)
         key = self._cache_key(exchange, decision)
-        if key is not None and await self._replay(exchange, key, emit):
-            return
+        if key is None:
+            await self._answer(exchange, decision, emit)
+        elif exchange.cache_control.no_cache:
+            await self._answer(exchange, decision, emit, key)
+        else:
+            await self._answer_once(exchange, decision, emit, key)
+
+    async def _answer(self, exchange: Exchange, decision: Decision, emit: Emit, key: str | None = None) -> Stored:
+        """Have it answered, within the budgets. With a key, a complete answer is kept: done when the store has it."""
         passage = _Passage(exchange.record, emit, self._cache.most_bytes if key is not None else 0)
         async with self._admitted(exchange, decision) as plan:
             await modes.run(plan, passage.pass_on)
-        if key is not None and decision.cache is not None and passage.storable(decision):
-            await self._cache.put(key, passage.events, decision.cache)
+        rule = decision.cache
+        if key is None or rule is None or not passage.storable(decision):
+            return None
+        stream, cost = exchange.request.stream, exchange.record.cost_nanousd
+        return self._cache.put(key, passage.events, rule, stream=stream, cost_nanousd=cost)
 
     def _decide(self, exchange: Exchange) -> Decision:
         record, request = exchange.record, exchange.request
@@ -103,7 +128,9 @@ class Pipeline:
             metadata=request.metadata.get("labels", ""),
         )
         record.labels = tuple(sorted(named))
-        decision = decide(exchange.policy, self._facts(exchange, named))
+        facts = self._facts(exchange, named)
+        decision = decide(exchange.policy, facts)
+        self._record(exchange.policy, facts)
         record.route, record.mode = decision.route, decision.mode.value
         record.policy, record.no_draft = decision.policy_version, decision.no_draft
         exchange.draft_wish = decision.draft_wish
@@ -116,6 +143,14 @@ class Pipeline:
         if decision.no_draft and decision.draft_wish is not DraftWish.OFF:
             exchange.headers["x-firstdraft-no-draft"] = decision.no_draft
         return decision
+
+    def _record(self, policy: CompiledPolicy, facts: Facts) -> None:
+        """Keep the facts of a sample of decisions, so that another policy can be tried on them."""
+        log = self._decisions
+        if log is not None and log.wants_one():
+            if self._recorder is None or self._recorder.policy is not policy:
+                self._recorder = Recorder(policy)
+            log.add(self._recorder.line(facts, int(time.time())))
 
     def _facts(self, exchange: Exchange, named: frozenset[str]) -> Facts:
         request, tenant = exchange.request, exchange.identity.tenant
@@ -155,27 +190,75 @@ class Pipeline:
         if not cacheable or exchange.cache_control.no_store:
             self._say_cache(exchange, "bypass")
             return None
+        self._say_cache(exchange, "miss")
+        # Where an answer comes from is in the key with its region and terms, and so are the labels: an answer that was
+        # made outside, or under fewer labels, is never found by a request that has to stay inside.
+        places = exchange.policy.places
         return self._cache.key(
             request=request,
             tenant="" if rule is not None and rule.shared else exchange.identity.tenant.name,
-            deployment_ids=tuple(sorted(deployment.id for deployment in decision.deployments)),
-            policy_part=decision.route,
+            deployment_ids=tuple(sorted(places.get(deployment.id, deployment.id) for deployment in decision.deployments)),
+            policy_part=" ".join((decision.route, *exchange.record.labels)),
         )
 
-    async def _replay(self, exchange: Exchange, key: str, emit: Emit) -> bool:
-        control = exchange.cache_control
-        found = None if control.no_cache else await self._cache.get(key)
-        if found is None or (control.max_age_s is not None and found[1] > control.max_age_s):
-            self._say_cache(exchange, "miss")
-            return False
-        events, age_s = found
-        self._say_cache(exchange, "hit")
-        exchange.headers["age"] = str(int(age_s))
-        exchange.record.final_ttft_s = asyncio.get_running_loop().time() - exchange.started
-        passage = _Passage(exchange.record, emit, 0)
-        for event in events:
-            await passage.pass_on(event)
-        return True
+    async def _answer_once(self, exchange: Exchange, decision: Decision, emit: Emit, key: str) -> None:
+        """Give the answer that was kept, or the one that is on its way to another request, or fetch it for all."""
+        stream, most_s = exchange.request.stream, exchange.cache_control.max_age_s
+        trip = Trip(
+            key=key,
+            stream=stream,
+            fly=lambda readers: self._fly(exchange, decision, readers, key),
+            accepts=lambda found: most_s is None or found.age_s <= most_s,
+            joining=lambda: self._joined(exchange, decision),
+        )
+        found = self._cache.get_local(key, stream=stream)
+        if found is None or not trip.accepts(found):
+            found = await self._flights.ride(trip, emit)
+        if found is None:
+            return
+        if found.is_stale:
+            renewed = self._renewing(exchange)
+            await self._flights.refresh(trip.flown_by(lambda nobody: self._fly(renewed, decision, nobody, key)))
+        await self._replay(exchange, decision, found, emit)
+
+    async def _replay(self, exchange: Exchange, decision: Decision, found: Found, emit: Emit) -> None:
+        self._say_cache(exchange, "stale" if found.is_stale else "hit")
+        exchange.headers["age"] = str(int(found.age_s))
+        async with self._given_again(exchange, decision, found):
+            exchange.record.final_ttft_s = asyncio.get_running_loop().time() - exchange.started
+            passage = _Passage(exchange.record, emit, 0)
+            for event in found.events:
+                await passage.pass_on(event)
+
+    async def _fly(self, exchange: Exchange, decision: Decision, readers: Emit, key: str) -> Stored:
+        """Fetch an answer for all who read along. It may outlive the request that asked first: it has its own record.
+
+        While that request is there, its record says what the flight's does; once it has gone, the flight reports.
+        """
+        first, flown = exchange.record, exchange.record.copy()
+
+        async def pass_on(event: Event) -> None:
+            if first.deployment != flown.deployment:
+                first.take(flown)  # before the headers are sent, which say where the answer comes from
+            await readers(event)
+
+        try:
+            return await self._answer(replace(exchange, record=flown), decision, pass_on, key)
+        finally:
+            if first.e2e_s is None:
+                first.take(flown)
+            else:
+                flown.e2e_s = asyncio.get_running_loop().time() - exchange.started
+                self._finish(flown)
+
+    @staticmethod
+    def _renewing(exchange: Exchange) -> Exchange:
+        """The same request once more, for nobody: an answer that was given stale is fetched anew."""
+        record = exchange.record.copy()
+        record.request_id, record.cache, record.status = f"req-{secrets.token_hex(12)}", "refresh", 200
+        record.e2e_s = 0.0  # no request waits for it: the flight reports
+        now = asyncio.get_running_loop().time()
+        return replace(exchange, record=record, headers={}, started=now, traceparent=None)
 
     @staticmethod
     def _say_cache(exchange: Exchange, state: str) -> None:
@@ -207,7 +290,7 @@ class Pipeline:
             try:
                 yield self._plan(exchange, decision, deployments, mode, hold)
             finally:
-                _charge(exchange.record, hold)
+                charge(exchange.record, hold)
 
     async def _hold(
         self, stack: AsyncExitStack, exchange: Exchange, deployments: tuple[Deployment, ...]
@@ -215,23 +298,59 @@ class Pipeline:
         tenant = exchange.policy.tenants[exchange.identity.tenant.name]
         if not tenant.limits and tenant.rate is None:
             return None
-        request = exchange.request
-        claim = Claim(
-            id=exchange.record.request_id,
-            tenant=exchange.identity.tenant.name,
-            feature=exchange.feature,
-            limits=tenant.limits,
-            rate=tenant.rate,
-            input_tokens=input_tokens_bound(request),
-            output_tokens=_wanted_tokens(request, deployments) * request.n,
-            min_output_tokens=request.n,
-            price=_dearest(deployments),
-            fail=tenant.when_store_is_gone,
-        )
+        claim = worst_case(exchange.record, exchange.request, tenant, deployments)
         hold = await stack.enter_async_context(self._ledger.hold(claim))
         exchange.record.held_tokens = claim.input_tokens + hold.output_tokens
         exchange.record.hold = "settled"
         return hold
+
+    @asynccontextmanager
+    async def _given_again(self, exchange: Exchange, decision: Decision, found: Found) -> AsyncIterator[None]:
+        """Book an answer that is given again, as far as the route says that it costs something."""
+        usage = found.entry.usage
+        async with self._hold_again(exchange, decision, usage) as hold:
+            yield
+            if hold is not None and decision.cache is not None:
+                charge_again(exchange.record, hold, decision.cache.charge, usage, found.entry.cost_nanousd)
+
+    @asynccontextmanager
+    async def _joined(self, exchange: Exchange, decision: Decision) -> AsyncIterator[Callable[[Event], None]]:
+        """Book an answer that was fetched for another request; gives what its events are shown to."""
+        self._say_cache(exchange, "coalesced")
+        used = Usage()
+
+        def look(event: Event) -> None:
+            nonlocal used
+            if exchange.record.final_ttft_s is None and isinstance(event, Relayed | TextDelta):
+                exchange.record.final_ttft_s = asyncio.get_running_loop().time() - exchange.started
+            if isinstance(event, UsageReported | WholeAnswer) and event.usage is not None:
+                used = event.usage
+
+        async with self._hold_again(exchange, decision, None) as hold:
+            yield look
+            if hold is not None and decision.cache is not None:
+                price = decision.deployments[0].price
+                cost = price.cost_nanousd(
+                    input_tokens=used.input_tokens,
+                    output_tokens=used.output_tokens,
+                    cached_input_tokens=used.cached_input_tokens,
+                )
+                charge_again(exchange.record, hold, decision.cache.charge, used, cost)
+
+    @asynccontextmanager
+    async def _hold_again(
+        self, exchange: Exchange, decision: Decision, usage: Usage | None
+    ) -> AsyncIterator[Hold | None]:
+        share = 0.0 if decision.cache is None else decision.cache.charge
+        tenant = exchange.policy.tenants[exchange.identity.tenant.name]
+        if not share or (not tenant.limits and tenant.rate is None):
+            yield None
+            return
+        claim = worst_case(exchange.record, exchange.request, tenant, decision.deployments)
+        async with self._ledger.hold(again(claim, share, usage)) as hold:
+            exchange.headers.update(hold.headers)
+            exchange.record.hold = "settled"
+            yield hold
 
     def _plan(
         self,
@@ -258,45 +377,6 @@ class Pipeline:
             started=exchange.started,
             deadline=asyncio.get_running_loop().time() + total_s,
         )
-
-
-def _wanted_tokens(request: InferenceRequest, deployments: tuple[Deployment, ...]) -> int:
-    """The most tokens a choice may have: the client's word, else what every backend may give.
-
-    The edge shortens its answer by itself: its small limit must not cut a larger model's answer.
-    """
-    if request.max_tokens is not None:
-        return request.max_tokens
-    backends = [deployment for deployment in deployments if not deployment.is_edge] or deployments
-    return min(deployment.max_output_tokens for deployment in backends)
-
-
-def _dearest(deployments: tuple[Deployment, ...]) -> Price:
-    """The worst case over all that may answer, so that a failover never costs more than was held."""
-    prices = [deployment.price for deployment in deployments]
-    return Price(
-        input_nanousd=max(max(price.input_nanousd, price.cached_input_nanousd) for price in prices),
-        output_nanousd=max(price.output_nanousd for price in prices),
-        cached_input_nanousd=max(price.cached_input_nanousd for price in prices),
-    )
-
-
-def _charge(record: RequestRecord, hold: Hold | None) -> None:
-    """Add up what the attempts used; a draft that was only shown costs nothing."""
-    finals = [attempt for attempt in record.attempts if attempt.role == "final"]
-    record.input_tokens = sum(attempt.input_tokens for attempt in finals)
-    record.output_tokens = sum(attempt.output_tokens for attempt in finals)
-    record.cached_input_tokens = sum(attempt.cached_input_tokens for attempt in finals)
-    record.cost_nanousd = sum(attempt.cost_nanousd for attempt in finals)
-    record.estimated = any(attempt.estimated for attempt in finals)
-    if hold is not None:
-        usage = Usage(
-            input_tokens=record.input_tokens,
-            output_tokens=record.output_tokens,
-            cached_input_tokens=record.cached_input_tokens,
-            estimated=record.estimated,
-        )
-        hold.charge(usage, record.cost_nanousd)
 
 
 class _Passage:

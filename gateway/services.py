@@ -23,6 +23,7 @@ import structlog
 
 from gateway.backends.pool import Backends
 from gateway.budgets.ledger import Ledger
+from gateway.cache.flights import Flights
 from gateway.cache.prompts import PromptCache
 from gateway.edge.client import EdgeClient
 from gateway.edge.supervisor import EdgeSupervisor
@@ -32,6 +33,8 @@ from gateway.policy.store import PolicyStore
 from gateway.settings import Settings
 from gateway.store.client import Store
 from gateway.store.embedded import EmbeddedValkey
+from gateway.store.members import EVERY_S, Members
+from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_log import RequestLog
@@ -122,6 +125,7 @@ class Services:
     ledger: Ledger
     backends: Backends
     edge: EdgeClient | None
+    members: Members
     pipeline: Pipeline
     metrics: Metrics
     started_at: int
@@ -177,6 +181,12 @@ class Services:
         if record.surface:
             self.recent.add(record)
 
+    def finish_unasked(self, record: RequestRecord) -> None:
+        """An answer is there that no request waited for: what it cost is told all the same."""
+        self.metrics.begin()
+        self.metrics.observe(record)
+        self.log.write(record)
+
     async def snapshot(self) -> Snapshot:
         """What is true now, for a scrape."""
         edge: dict[str, float] = {}
@@ -201,6 +211,7 @@ class Services:
             policy["refused"] = self.policy.refused
         try:
             await self.store.ping()
+            policy["workers"] = {member.name: member.version for member in await self.members.all()}
             store: dict[str, Any] = {"ok": True}
         except StoreUnavailable as error:
             store = {"ok": False, "reason": error.message}
@@ -233,7 +244,13 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
         if machine.edge_socket is not None:
             edge = await stack.enter_async_context(EdgeClient(Path(machine.edge_socket)))
         backends = await stack.enter_async_context(Backends(edge))
-        cache = PromptCache(store, secret=await _cache_secret(store))
+        cache = await stack.enter_async_context(PromptCache(store, secret=await _cache_secret(store)))
+        flights = await stack.enter_async_context(Flights(cache))
+
+        def finish(record: RequestRecord) -> None:
+            services.finish_unasked(record)
+
+        decisions = DecisionLog(settings.state, settings.record_decisions)
         services = Services(
             settings=settings,
             policy=policy,
@@ -241,15 +258,19 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
             ledger=ledger,
             backends=backends,
             edge=edge,
-            pipeline=Pipeline(ledger=ledger, cache=cache, backends=backends, edge=edge),
+            members=Members(store),
+            pipeline=Pipeline(ledger=ledger, cache=cache, backends=backends, edge=edge, decisions=decisions),
             metrics=Metrics(),
             started_at=int(time.time()),
         )
         stack.callback(services.log.close)
-        retiring = asyncio.create_task(_retire_backends(services), name="retire backends")
-        stack.push_async_callback(_end, retiring)
-        warming = asyncio.create_task(_note_warm_edge(services), name="note the warm edge")
-        stack.push_async_callback(_end, warming)
+        for work, name in (
+            (_retire_backends(services), "retire backends"),
+            (_note_warm_edge(services), "note the warm edge"),
+            (_report_policy(services), "report policy"),
+            (decisions.keep_writing(), "record decisions"),
+        ):
+            stack.push_async_callback(_end, asyncio.create_task(work, name=name))
         yield services
 
 
@@ -277,6 +298,19 @@ async def _retire_backends(services: Services) -> None:
                 structlog.get_logger().warning("edge_model_changed", hint="the edge loads it at the next start")
             before = current
             await services.backends.retire(tuple(current.backends.values()))
+
+
+async def _report_policy(services: Services) -> None:
+    """Tell all others which policy is in force here; at the end, that this worker is gone."""
+    try:
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                policy = services.policy
+                await services.members.report(policy.current.version, refused=policy.refused is not None)
+            await asyncio.sleep(EVERY_S)
+    finally:
+        with contextlib.suppress(StoreUnavailable):
+            await services.members.leave()
 
 
 async def _cache_secret(store: Store) -> bytes:

@@ -52,6 +52,8 @@ class Settings:
     """Tokens of context that all requests at the edge share, 512..1,048,576."""
     body_limit_bytes: int = 33_554_432
     """Largest request body, 1 KiB..1 GiB."""
+    record_decisions: float = 0.01
+    """The share of decisions whose facts are recorded in the state folder, 0..1."""
     drain_s: float = 30.0
     """How long running requests may go on after SIGTERM, 0..3,600."""
     log_level: LogLevel = "info"
@@ -229,6 +231,13 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
     return read
 
 
+def _share(text: str) -> float:
+    value = float(text) if re.fullmatch(r"[01]?(\.[0-9]{1,9})?", text) and text else -1.0
+    if not 0 <= value <= 1:
+        raise ValueError("has to be a share from 0 to 1, as in 0.01")
+    return value
+
+
 def _one_of(*allowed: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text.lower() not in allowed:
@@ -326,6 +335,13 @@ SETTINGS: tuple[Setting, ...] = (
         default="33554432",
         help="Largest request body; a larger one is refused with 413.",
         read=_whole(1_024, 1_073_741_824),
+    ),
+    Setting(
+        name="record_decisions",
+        metavar="SHARE",
+        default="0.01",
+        help="Share of decisions, 0 to 1, whose facts are kept in the state folder for `policy diff`; never a prompt.",
+        read=_share,
     ),
     Setting(
         name="drain_s",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
+from gateway.inference.deployment import Deployment
 from gateway.policy.compile_backends import PlacesCompiler
 from gateway.policy.compile_rules import RulesCompiler
 from gateway.policy.compile_tenants import TenantsCompiler
@@ -53,6 +54,7 @@ def compile_policy(document: Document, environment: Environment, mistakes: Mista
         edge_model=places.edge_model,
         positions={name: position for position, name in enumerate(places.deployments)},
         lacking=lacking(places.deployments.values()),
+        places={name: _place(deployment) for name, deployment in places.deployments.items()},
         watched=frozenset(environment.files),
         sources=document.sources,
     )
@@ -61,6 +63,12 @@ def compile_policy(document: Document, environment: Environment, mistakes: Mista
     look_for_dead_rules(policy, document, mistakes)
     mistakes.raise_any()
     return replace(policy, warnings=tuple(sorted(mistakes.warnings)))
+
+
+def _place(deployment: Deployment) -> str:
+    """A backend that moves, or loses a term, is another place: what it answered before is not given again."""
+    backend = deployment.backend
+    return " ".join((deployment.id, backend.base_url, backend.region, *sorted(backend.compliance)))
 
 
 def _version(document: Document, environment: Environment) -> str:

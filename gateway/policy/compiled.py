@@ -194,6 +194,8 @@ class CompiledPolicy:
     positions: dict[str, int]
     """Deployment id -> its bit in `Constraint.allowed` and in `lacking`."""
     lacking: Lacking
+    places: dict[str, str] = field(default_factory=dict)
+    """Deployment id -> it and where it is, as it stands in the keys of cached answers."""
     watched: frozenset[Path] = field(default=frozenset())
     """Files outside the policy's own that it was made from (keys named by `file:`)."""
     sources: Mapping[str, bytes] = field(default_factory=dict, repr=False)

@@ -7,7 +7,7 @@ The only file of this room that may use an event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,12 +17,17 @@ import structlog
 from gateway.errors import PolicyError
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.document import policy_files
+from gateway.policy.history import PolicyHistory
 from gateway.policy.load import load_policy
 
 _log = structlog.stdlib.get_logger()
 
 _LOOKS_BETWEEN_RETRIES = 10
+_QUIET_S = 0.05
+"""So long nothing may change before a change is read."""
+_MOST_LOOKS_AT_A_CHANGE = 20
 
+Loader = Callable[[Path, Mapping[str, str]], CompiledPolicy]
 Signature = tuple[tuple[str, int, int, int], ...]
 """Of each file: its name, when it changed (ns), its size and its inode."""
 
@@ -33,10 +38,20 @@ class PolicyStore:
     `current` is one immutable object: a request takes it once and is served by it to its end.
     """
 
-    def __init__(self, directory: Path, environ: Mapping[str, str], poll_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        environ: Mapping[str, str],
+        poll_s: float = 1.0,
+        *,
+        load: Loader = load_policy,
+        history: PolicyHistory | None = None,
+    ) -> None:
         self._directory = directory
         self._environ = dict(environ)
         self._poll_s = poll_s
+        self._load = load
+        self._history = history
         self._current: CompiledPolicy | None = None
         self._refused: str | None = None
         self._seen: Signature = ()
@@ -62,7 +77,8 @@ class PolicyStore:
             PolicyError: the folder cannot be used.
         """
         self._seen = await asyncio.to_thread(self._signature)
-        self._current = await asyncio.to_thread(load_policy, self._directory, self._environ)
+        self._current = await asyncio.to_thread(self._load, self._directory, self._environ)
+        await self._keep(self._current)
         self._watch = asyncio.create_task(self._follow(), name="policy watch")
         return self
 
@@ -79,17 +95,38 @@ class PolicyStore:
         signature = await asyncio.to_thread(self._signature)
         if signature == self._seen and not self._is_retry_due():
             return False
+        signature = await self._settled(signature)
         # Noted before loading: a file that changes while it is read changes the signature once more.
         self._seen = signature
         try:
-            policy = await asyncio.to_thread(load_policy, self._directory, self._environ)
+            policy = await asyncio.to_thread(self._load, self._directory, self._environ)
         except PolicyError as problem:
             self._refuse(problem)
             return True
         before, self._current, self._refused = self.current, policy, None
         if (policy.version, policy.backends) != (before.version, before.backends):
             _log.info("policy changed", version=policy.version, before=before.version, **policy.counts)
+            await self._keep(policy)
         return True
+
+    async def _keep(self, policy: CompiledPolicy) -> None:
+        """Keep what came into force for a rollback, and log what its author should look at."""
+        for warning in policy.warnings:
+            _log.warning("policy warning", version=policy.version, warning=str(warning))
+        if self._history is not None:
+            try:
+                await asyncio.to_thread(self._history.keep, policy.version, policy.sources)
+            except OSError as problem:
+                _log.warning("policy not kept for a rollback", version=policy.version, reason=problem.strerror)
+
+    async def _settled(self, signature: Signature) -> Signature:
+        """Wait until nobody writes any more: several files that are edited together are one change."""
+        for _ in range(_MOST_LOOKS_AT_A_CHANGE):
+            await asyncio.sleep(min(_QUIET_S, self._poll_s))
+            before, signature = signature, await asyncio.to_thread(self._signature)
+            if signature == before:
+                break
+        return signature
 
     def _refuse(self, problem: PolicyError) -> None:
         if self._refused != problem.message:

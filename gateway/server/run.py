@@ -19,7 +19,9 @@ from aiohttp import web
 
 from gateway.errors import SettingsError
 from gateway.policy.compiled import CompiledPolicy
+from gateway.policy.history import PolicyHistory
 from gateway.policy.store import PolicyStore
+from gateway.routing.proven import load_proven
 from gateway.server.app import build_app
 from gateway.server.workers import supervise
 from gateway.services import Machine, Services, open_machine, open_services
@@ -40,7 +42,8 @@ async def serve(settings: Settings, on_listening: Callable[[Listening], None] | 
         PolicyError: the policy folder has mistakes.
     """
     stop, now = _stop_at_signals()
-    async with PolicyStore(settings.policies, os.environ) as policy:
+    history = PolicyHistory(settings.state)
+    async with PolicyStore(settings.policies, os.environ, load=load_proven, history=history) as policy:
         _refuse_keyless_in_public(settings, policy.current)
         with bind(settings) as listener:
             async with open_machine(settings, _edge_model(settings, policy.current)) as machine:

@@ -9,6 +9,7 @@ import socket
 import sys
 
 from gateway.policy.store import PolicyStore
+from gateway.routing.proven import load_proven
 from gateway.server.run import listening
 from gateway.server.workers import Orders, die_with, read_orders
 from gateway.telemetry import log
@@ -23,7 +24,7 @@ async def _work(orders: Orders) -> None:
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     with socket.socket(fileno=orders.listener) as listener:
         async with (
-            PolicyStore(settings.policies, os.environ) as policy,
+            PolicyStore(settings.policies, os.environ, load=load_proven) as policy,
             listening(settings, orders.machine, policy, listener, asyncio.Event()),
         ):
             await stop.wait()
