@@ -19,7 +19,7 @@ from gateway.backends.content_coding import ContentDecoder, Identity, content_de
 from gateway.backends.failures import LIBRARY_ERRORS, failure
 from gateway.backends.limits import AttemptLimits
 from gateway.backends.refusal import passed_headers, retry_after_s
-from gateway.errors import BackendBroken, BackendError
+from gateway.errors import BackendBroken, BackendError, BackendRefused
 from gateway.inference.deployment import Backend
 from gateway.inference.events import Emit, Relayed
 from gateway.telemetry.record import AttemptRecord
@@ -27,6 +27,8 @@ from gateway.wire.openai_chat import StreamDecoder, decode_answer, encode_reques
 
 _MOST_ANSWER_BYTES = 64 * 1024 * 1024
 _MOST_REFUSAL_BYTES = 64 * 1024
+_UNKNOWN_FIELD = frozenset({400, 422})
+"""How servers refuse a field that they do not know: there is no code for it that all of them use."""
 _END_WAIT_S = 0.05
 """How long the end of the response may take after `[DONE]`, before its connection is given up instead of kept."""
 
@@ -40,6 +42,8 @@ class OpenAIBackend:
         self._connections = Connections(backend)
         self._places = asyncio.Semaphore(backend.concurrency) if backend.concurrency is not None else None
         self._retired = False
+        self._takes_usage_option = True
+        """False once the backend has refused `stream_options`; its streams are then counted by the gateway."""
 
     async def answer(self, call: Call, emit: Emit) -> None:
         """Ask, and emit the answer's events: `Relayed`… and `UsageReported` for a stream, else one `WholeAnswer`.
@@ -64,7 +68,16 @@ class OpenAIBackend:
                 await self.close()
 
     async def _ask(self, attempt: _Attempt, emit: Emit) -> None:
-        response = await attempt.send(self._connections)
+        try:
+            await self._ask_once(attempt, emit)
+        except BackendRefused as error:
+            if not (self._takes_usage_option and attempt.is_about_usage_option(error)):
+                raise
+            self._takes_usage_option = False
+            await self._ask_once(attempt, emit)
+
+    async def _ask_once(self, attempt: _Attempt, emit: Emit) -> None:
+        response = await attempt.send(self._connections, ask_usage=self._takes_usage_option)
         try:
             await attempt.receive(response, emit)
         except BaseException:
@@ -103,9 +116,14 @@ class _Attempt:
         self._record.queue_s = now - self._began
         self._began = now
 
-    async def send(self, connections: Connections) -> aiohttp.ClientResponse:
+    def is_about_usage_option(self, error: BackendRefused) -> bool:
+        """The backend refused the request because of an option that the gateway added to it."""
+        named = error.body is not None and b"stream_options" in error.body
+        return self._call.request.stream and error.status in _UNKNOWN_FIELD and named
+
+    async def send(self, connections: Connections, *, ask_usage: bool) -> aiohttp.ClientResponse:
         call = self._call
-        body = encode_request(call.request, call.deployment, max_tokens=call.max_tokens)
+        body = encode_request(call.request, call.deployment, max_tokens=call.max_tokens, ask_usage=ask_usage)
         self.limits.begin("connect", self._timeouts.connect_s)
         try:
             response = await connections.post(body, traceparent=call.traceparent, on_written=self._on_written)

@@ -130,10 +130,13 @@ def decode_request(body: bytes) -> InferenceRequest:
     )
 
 
-def encode_request(request: InferenceRequest, deployment: Deployment, *, max_tokens: int | None) -> bytes:
+def encode_request(
+    request: InferenceRequest, deployment: Deployment, *, max_tokens: int | None, ask_usage: bool = True
+) -> bytes:
     """The body for `deployment`: model and limits rewritten, usage asked for on streams, all else byte for byte.
 
-    `max_tokens` is the answer's limit; None leaves what the client said.
+    `max_tokens` is the answer's limit; None leaves what the client said. Without `ask_usage`, for a backend that refuses
+    the option, `stream_options` is left out.
     """
     fields = dict(request.fields)
     fields["model"] = Raw(_ENCODER.encode(deployment.model))
@@ -142,7 +145,9 @@ def encode_request(request: InferenceRequest, deployment: Deployment, *, max_tok
         for name in LENGTH_FIELDS & fields.keys() - {kept}:
             del fields[name]
         fields[kept] = Raw(b"%d" % max_tokens)
-    if request.stream:
+    if not ask_usage:
+        fields.pop("stream_options", None)
+    elif request.stream:
         options = fields.get("stream_options")
         members = _RAW_FIELDS.decode(options) if options is not None and bytes(options) != b"null" else {}
         members["include_usage"] = Raw(b"true")

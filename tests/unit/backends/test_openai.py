@@ -273,3 +273,13 @@ async def _until(condition, *, within_s: float = 2.0):
     async with asyncio.timeout(within_s):
         while not condition():  # the server keeps figures, not events
             await asyncio.sleep(0.002)
+
+
+async def test_a_backend_that_refuses_the_usage_option_is_remembered(scripted, client, deployment):
+    """The request is sent again without the option, once; from then on it is not sent at all."""
+    scripted.default = Script(refuses_usage_option=True, usage="none")
+    for requests in (2, 3):
+        taken = await ask(client, call_for(deployment, stream=True))
+        assert taken.events[-1].finish_reason == "stop"
+        assert len(scripted.requests) == requests
+    assert "stream_options" not in scripted.requests[-1].json
