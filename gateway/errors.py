@@ -9,6 +9,7 @@
     │   ├── NotFound                 404 no such URL or object
     │   ├── MethodNotAllowed         405
     │   ├── BodyTooLarge             413
+    │   ├── UnsupportedEncoding      415 the body is packed in a way that is not known here
     │   ├── BudgetSpent              429 a token or money budget is used up; waiting will not help soon
     │   └── RateLimited              429 too fast; `retry_after_s` says when
     ├── BackendError                     what answers for the model failed
@@ -129,6 +130,13 @@ class BodyTooLarge(RequestError):
 
     status = 413
     code = "request_too_large"
+
+
+class UnsupportedEncoding(RequestError):
+    """The body's `content-encoding` is not one that is unpacked here."""
+
+    status = 415
+    code = "unsupported_content_encoding"
 
 
 class BudgetSpent(RequestError):

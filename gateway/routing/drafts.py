@@ -40,6 +40,8 @@ def _reason_against(route: Route, mode: Mode, facts: Facts, wish: DraftWish) -> 
     against: tuple[tuple[bool, NoDraft], ...] = (
         (mode is not Mode.DRAFT_REFINE, "mode"),
         (wish is DraftWish.OFF, "not_asked"),
+        # Reasoning is shown in chunks: a whole answer has no place for it.
+        (wish is DraftWish.REASONING and not facts.stream, "not_asked"),
         (not route.draft.allow, "route"),
         (facts.tools, "tools"),
         (facts.json_output, "json"),

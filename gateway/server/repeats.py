@@ -12,7 +12,8 @@ from collections.abc import Callable
 from gateway.inference.request import InferenceRequest
 
 _MOST_BYTES = 4_194_304
-"""Of all bodies together; decoded, they take about three times as much."""
+"""Of all bodies together; decoded, they take about three times as much, and a kilobyte each."""
+_MOST_BODIES = 1_000
 _LONGEST = 16_384
 """Bytes of one body; a longer one seldom comes twice, and hashing it costs."""
 
@@ -36,7 +37,7 @@ class Repeats:
             return request
         request = self._decoded[key] = self._decode(body)
         self._bytes += len(body)
-        while self._bytes > _MOST_BYTES:
+        while self._bytes > _MOST_BYTES or len(self._decoded) > _MOST_BODIES:
             (_, oldest), _ = self._decoded.popitem(last=False)
             self._bytes -= len(oldest)
         return request

@@ -77,6 +77,7 @@ async def listening(
             build_app(services),
             access_log=None,
             handler_cancellation=True,
+            auto_decompress=False,  # see `body`
             keepalive_timeout=_KEEPALIVE_S,
             shutdown_timeout=_CANCEL_S,
         )

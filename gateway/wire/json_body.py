@@ -22,6 +22,11 @@ from gateway.errors import InvalidRequest
 _DECODER = msgspec.json.Decoder()
 _ENCODER = msgspec.json.Encoder()
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_SIMPLE_BYTES = 1_048_576
+"""Up to here a body takes a few milliseconds to read, whatever is in it."""
+_MOST_OBJECTS = 50_000
+_MOST_COMMAS = 1_000_000
+"""Bound what reading a large body costs, in which no other request is served. Long texts and images stay far below."""
 _NAMING_LIMIT_BYTES = 256 * 1024
 """Up to here a key that was given twice is named; a slow second reading of larger bodies is not worth the name."""
 
@@ -32,6 +37,8 @@ def read_object(body: bytes) -> dict[str, Any]:
     Raises:
         InvalidRequest: no JSON, bad UTF-8, no object, nested too deep, a number out of range, a key given twice.
     """
+    if len(body) > _SIMPLE_BYTES and (body.count(b"{") > _MOST_OBJECTS or body.count(b",") > _MOST_COMMAS):
+        raise InvalidRequest("the body has too many members: no prompt needs so many, and others wait while it is read")
     try:
         value = _DECODER.decode(body)
         canonical = _ENCODER.encode(value)

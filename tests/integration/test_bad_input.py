@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import zlib
 
 import aiohttp
 import pytest
@@ -76,10 +77,53 @@ async def test_a_compressed_bomb_is_413(gateway):
     assert (status, answer["error"]["code"]) == (413, "request_too_large")
 
 
-async def test_broken_compression_is_400(gateway):
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+async def test_broken_compression_is_400(gateway, coding):
     """Bytes that are not what `content-encoding` says are the client's mistake."""
-    status, answer, _ = await post(gateway, b"no gzip at all", **{"content-encoding": "gzip"})
+    status, answer, _ = await post(gateway, b"no gzip at all", **{"content-encoding": coding})
     assert (status, answer["error"]["type"]) == (400, "invalid_request_error")
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "x"])
+async def test_unknown_compression_is_415(gateway, coding):
+    """A coding that is not known here is refused by name, in OpenAI's shape."""
+    status, answer, _ = await post(gateway, b"{}", **{"content-encoding": coding})
+    assert (status, answer["error"]["param"]) == (415, "content-encoding")
+
+
+async def test_compressed_bodies_are_read(gateway):
+    """gzip and deflate are unpacked."""
+    asking = json.dumps({"model": "large", "messages": [MESSAGE]}).encode()
+    for coding, packed in (("gzip", gzip.compress(asking)), ("deflate", zlib.compress(asking))):
+        status, _, _ = await post(gateway, packed, **{"content-encoding": coding})
+        assert status == 200
+
+
+async def test_a_body_of_nothing_but_members_is_refused_quickly(start_gateway, upstream):
+    """Reading a body must not keep all other requests waiting for seconds."""
+    gateway = await start_gateway(policy_text(upstream.base_url), edge=False)
+    many = b",".join([b'{"role":"user","content":"x"}'] * 500_000)
+    status, answer, _ = await post(gateway, b'{"model":"large","messages":[' + many + b"]}")
+    assert (status, answer["error"]["type"]) == (400, "invalid_request_error")
+    assert "too many members" in answer["error"]["message"]
+
+
+async def test_errors_carry_the_decision(gateway):
+    """A refused request says under which policy and route it was refused."""
+    asking = {"model": "large", "messages": [MESSAGE], "metadata": {"labels": "health"}}
+    status, _, headers = await post(gateway, json.dumps(asking))
+    assert status == 403
+    assert headers["x-firstdraft-route"] == "chat"
+    assert headers["x-firstdraft-policy"]
+
+
+async def test_labels_sent_in_two_headers_both_count(gateway):
+    """A proxy that adds a header line of its own must not hide the first one."""
+    async with aiohttp.ClientSession() as session:
+        headers = [*gateway.auth.items(), ("x-firstdraft-labels", "legal"), ("x-firstdraft-labels", "health")]
+        asking = {"model": "large", "messages": [MESSAGE]}
+        response = await session.post(f"{gateway.base_url}/chat/completions", json=asking, headers=headers)
+        assert response.status == 403
 
 
 async def test_unknown_urls_and_methods_have_openais_shape(gateway):

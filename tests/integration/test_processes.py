@@ -213,3 +213,24 @@ async def test_a_dead_worker_is_replaced(policies, state):
         while len(gateway.children("gateway.server.worker")) < 2:
             assert time.monotonic() < end
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("second_signal", [False, True])
+async def test_whoever_is_cut_off_is_told(policies, state, upstream, second_signal):
+    """Past the time to drain, or at a second signal: an error in the stream, none of it silent, and exit status 0."""
+    upstream.default = Script(chunks=1000, delay_s=0.05)
+    limit = "30" if second_signal else "0.3"
+    async with Process(policies, state, "--no-edge", "--drain-s", limit) as gateway:
+        await gateway.ready()
+        async with aiohttp.ClientSession(headers=AUTH) as session:
+            response = await session.post(f"{gateway.url}/v1/chat/completions", json=body(stream=True))
+            await response.content.readany()
+            gateway.kill(signal.SIGINT)
+            if second_signal:
+                await asyncio.sleep(0.2)
+                gateway.kill(signal.SIGINT)
+            rest = await response.read()
+        assert b"shutting_down" in rest
+        assert b"[DONE]" not in rest
+        assert await asyncio.wait_for(gateway.wait(), 5) == 0
+        assert "Traceback" not in gateway.raw

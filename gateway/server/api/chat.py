@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
-import zlib
 from typing import TypedDict
 
 import msgspec
@@ -16,12 +14,11 @@ from gateway.errors import InvalidRequest
 from gateway.inference.events import Event
 from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.pipeline import Exchange
+from gateway.server.body import read_body
 from gateway.server.keys import DECISION_HEADERS, IDENTITY, POLICY, RECORD, REPEATS, REPLY, SERVICES, STARTED, STREAMS
 from gateway.server.streaming import StreamReply
 from gateway.wire.openai_chat import AnswerEncoder, StreamEncoder
 
-_BODY_READ_S = 60.0
-"""Longest time a client may take to send its body."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -86,7 +83,7 @@ def _headers(exchange: Exchange) -> dict[str, str]:
 
 
 async def _exchange(http: web.Request) -> Exchange:
-    request = http.app[REPEATS].decode(http[IDENTITY].tenant.name, await _body(http))
+    request = http.app[REPEATS].decode(http[IDENTITY].tenant.name, await read_body(http))
     request = _with_draft_header(request, http.headers.get("x-firstdraft-draft"))
     record = http[RECORD]
     record.surface, record.model, record.stream = request.surface, request.model, request.stream
@@ -105,20 +102,6 @@ async def _exchange(http: web.Request) -> Exchange:
     )
     http[DECISION_HEADERS] = exchange.headers
     return exchange
-
-
-async def _body(http: web.Request) -> bytes:
-    try:
-        if http.content.is_eof():  # all of it is here: no time limit to be set up
-            return await http.read()
-        async with asyncio.timeout(_BODY_READ_S):
-            return await http.read()
-    except TimeoutError:
-        message = f"The request body did not arrive within {_BODY_READ_S:.0f} s."
-        raise InvalidRequest(message, code="request_timeout") from None
-    except (zlib.error, web.RequestPayloadError) as error:
-        message = f"The request body could not be read: {type(error).__name__}. Check content-encoding and length."
-        raise InvalidRequest(message) from None
 
 
 def _with_draft_header(request: InferenceRequest, header: str | None) -> InferenceRequest:
