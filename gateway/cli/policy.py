@@ -2,66 +2,104 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
+from gateway.cli.policy_folder import DEFAULT_FOLDER, DIRECTORY, FOLDER, FOLDER_VARIABLE, JSON, load
+
 if TYPE_CHECKING:
+    from gateway.errors import Mistake
     from gateway.policy.compiled import CompiledPolicy
     from gateway.policy.facts import Facts
     from gateway.routing.explain import Explanation
 
-DEFAULT_FOLDER = "policies"
-FOLDER_VARIABLE = "FIRSTDRAFT_POLICIES"
-FOLDER = click.Path(path_type=Path)
 ALSO = ("images", "audio", "json", "logprobs")
 
 
-@click.group()
+_ELSEWHERE: Mapping[str, str] = {
+    "prove": "gateway.cli.policy_proof",
+    "test": "gateway.cli.policy_proof",
+    "diff": "gateway.cli.policy_proof",
+    "schema": "gateway.cli.policy_schema",
+    "status": "gateway.cli.policy_live",
+    "rollback": "gateway.cli.policy_live",
+}
+"""Commands of the group that stand in other modules, imported when they are asked for."""
+
+
+class _PolicyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *_ELSEWHERE]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = _ELSEWHERE.get(cmd_name)
+        if module is None:
+            return super().get_command(ctx, cmd_name)
+        return cast("click.Command", getattr(importlib.import_module(module), cmd_name))
+
+
+@click.group(cls=_PolicyGroup)
 def policy() -> None:
     """Check policies, and explain what they decide."""
 
 
 @policy.command()
-@click.argument("directory", metavar="[DIR]", type=FOLDER, default=DEFAULT_FOLDER, envvar=FOLDER_VARIABLE)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def check(*, directory: Path, as_json: bool) -> None:
-    """Load DIR (default: policies) and report every mistake.
+@DIRECTORY
+@click.option("--strict", is_flag=True, help="Take warnings for mistakes.")
+@JSON
+def check(*, directory: Path, strict: bool, as_json: bool) -> None:
+    """Load DIR (default: policies), check its invariants, and report every mistake.
 
-    The exit status is 0 when the policy can be used, and 1 when it cannot. Environment variables that the policy
-    names have to be set, as they are for `firstdraft serve`.
+    The exit status is 0 when the policy can be used, and 1 when it cannot. A warning is about something that is allowed
+    and most likely not meant. Environment variables that the policy names have to be set, as for `firstdraft serve`.
     """
     from gateway.errors import PolicyError
-    from gateway.policy.load import load_policy
+    from gateway.routing.proven import load_proven
 
     try:
-        loaded = load_policy(directory, os.environ)
+        loaded = load_proven(directory, os.environ)
+        _refuse_warnings(loaded.warnings if strict else ())
     except PolicyError as problem:
         if as_json:
-            mistakes = [
-                {"file": found.file, "line": found.line, "column": found.column, "message": found.message}
-                for found in problem.mistakes
-            ]
-            click.echo(json.dumps({"ok": False, "mistakes": mistakes}))
+            click.echo(json.dumps({"ok": False, "mistakes": _places(problem.mistakes)}))
         else:
             click.echo(problem.message, err=True)
             number = len(problem.mistakes)
             click.echo(f"{number} mistake{'' if number == 1 else 's'}: {directory} cannot be used", err=True)
         sys.exit(1)
     if as_json:
-        click.echo(json.dumps({"ok": True, "version": loaded.version, **loaded.counts}))
+        warnings = {"warnings": _places(loaded.warnings)} if loaded.warnings else {}
+        click.echo(json.dumps({"ok": True, "version": loaded.version, **loaded.counts, **warnings}))
         return
+    for warning in loaded.warnings:
+        click.echo(f"{warning} (warning)", err=True)
     counts = ", ".join(f"{number} {name}" for name, number in loaded.counts.items())
     click.echo(f"{directory} is right: version {loaded.version}; {counts}")
 
 
+def _refuse_warnings(warnings: Sequence[Mistake]) -> None:
+    from gateway.errors import PolicyError
+
+    if warnings:
+        raise PolicyError(list(warnings))
+
+
+def _places(mistakes: Sequence[Mistake]) -> list[dict[str, str | int]]:
+    return [
+        {"file": found.file, "line": found.line, "column": found.column, "message": found.message} for found in mistakes
+    ]
+
+
 @policy.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def variables(*, as_json: bool) -> None:
     """List what a condition (`when`) can ask about."""
     from gateway.policy.facts import VARIABLES
@@ -81,6 +119,7 @@ def variables(*, as_json: bool) -> None:
 @click.option("--prompt-tokens", type=click.IntRange(min=0), help="Its length in tokens, instead of a prompt.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="The client's limit for the answer.")
 @click.option("--label", "labels", multiple=True, help="A label of the request. May be repeated.")
+@click.option("--language", default="", help="The prompt's language, where it is known.")
 @click.option("--metadata", multiple=True, metavar="NAME=VALUE", help="The client's metadata. May be repeated.")
 @click.option("--draft", type=click.Choice(["off", "frames", "reasoning"]), help="The client's wish for a draft.")
 @click.option("--stream", is_flag=True, help="A streamed answer is asked for.")
@@ -92,7 +131,7 @@ def variables(*, as_json: bool) -> None:
 @click.option("--unhealthy", multiple=True, metavar="ID", help="A deployment that fails now. May be repeated.")
 @click.option("--edge/--no-edge", default=True, show_default=True, help="The edge is ready.")
 @click.option("--policies", type=FOLDER, default=DEFAULT_FOLDER, envvar=FOLDER_VARIABLE, metavar="DIR")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def explain(
     *,
     tenant: str | None,
@@ -102,6 +141,7 @@ def explain(
     prompt_tokens: int | None,
     max_tokens: int | None,
     labels: tuple[str, ...],
+    language: str,
     metadata: tuple[str, ...],
     draft: str | None,
     stream: bool,
@@ -120,7 +160,7 @@ def explain(
     from gateway.policy.facts import Facts
     from gateway.routing import explain as explaining
 
-    loaded = _load(policies)
+    loaded = load(policies)
     who = _tenant(loaded, tenant)
     facts = Facts(
         tenant_name=who,
@@ -138,6 +178,7 @@ def explain(
         json_output="json" in also,
         logprobs="logprobs" in also,
         n=n,
+        language=language,
         metadata=_metadata(metadata),
         hour=time.gmtime().tm_hour if hour is None else hour,
         budget_left=budget_left,
@@ -151,16 +192,6 @@ def explain(
         click.echo(json.dumps(explaining.as_json(explanation)))
     else:
         _print(explanation, facts)
-
-
-def _load(directory: Path) -> CompiledPolicy:
-    from gateway.errors import PolicyError
-    from gateway.policy.load import load_policy
-
-    try:
-        return load_policy(directory, os.environ)
-    except PolicyError as problem:
-        raise click.ClickException(f"{directory} cannot be used:\n{problem.message}") from None
 
 
 def _tenant(loaded: CompiledPolicy, name: str | None) -> str:

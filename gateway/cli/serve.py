@@ -36,7 +36,7 @@ def _all_settings(command: Callable[..., Any]) -> Callable[..., Any]:
 @_all_settings
 def serve(**flags: str | bool | None) -> None:
     """Run the gateway."""
-    settings = load_settings(flags, os.environ, home=_home())
+    settings = load_settings(flags, os.environ, home=home())
     log.configure(level=settings.log_level, format=settings.log_format)
     asyncio.run(_serve(settings))
 
@@ -67,7 +67,8 @@ def announce(settings: Settings, found: Listening) -> None:
     click.echo("  stop    Ctrl-C: running answers end first; twice: at once")
 
 
-def _home() -> Path | None:
+def home() -> Path | None:
+    """The user's home folder; None where there is none."""
     try:
         return Path.home()
     except RuntimeError:

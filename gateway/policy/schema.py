@@ -8,23 +8,52 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema, field_validator, model_validator
 
 from gateway.budgets.limit import Window
 from gateway.inference.deployment import BackendType
 from gateway.policy import values
 
-Text = Annotated[str, BeforeValidator(values.text)]
-Name = Annotated[str, BeforeValidator(values.name)]
-PlainName = Annotated[str, BeforeValidator(values.plain_name)]
+_PLAIN = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+
+# `WithJsonSchema` says what a file may hold, for editors; the validator turns that into the gateway's units.
+Text = Annotated[str, BeforeValidator(values.text), WithJsonSchema({"type": "string", "minLength": 1})]
+Name = Annotated[
+    str, BeforeValidator(values.name), WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._/:@-]*$"})
+]
+PlainName = Annotated[
+    str, BeforeValidator(values.plain_name), WithJsonSchema({"type": "string", "pattern": f"^{_PLAIN}$"})
+]
 Flag = Annotated[bool, BeforeValidator(values.flag)]
-Seconds = Annotated[float, BeforeValidator(values.duration_s)]
-Count = Annotated[int, BeforeValidator(values.count)]
-NanoUsd = Annotated[int, BeforeValidator(values.nanousd)]
-Weight = Annotated[float, BeforeValidator(values.weight)]
-Sha256 = Annotated[str, BeforeValidator(values.sha256)]
-Alternatives = Annotated[frozenset[str], BeforeValidator(values.alternatives)]
-RegionPattern = Annotated[str, BeforeValidator(values.region_pattern)]
+Seconds = Annotated[
+    float,
+    BeforeValidator(values.duration_s),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h|d)$", "examples": ["1500ms", "2s", "1h"]}),
+]
+Count = Annotated[int, BeforeValidator(values.count), WithJsonSchema({"type": "integer", "minimum": 1})]
+NanoUsd = Annotated[
+    int,
+    BeforeValidator(values.nanousd),
+    WithJsonSchema({"type": "number", "minimum": 0, "description": "US dollars; prices for 1,000,000 tokens."}),
+]
+Weight = Annotated[
+    float, BeforeValidator(values.weight), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1_000})
+]
+Sha256 = Annotated[
+    str, BeforeValidator(values.sha256), WithJsonSchema({"type": "string", "pattern": "^[0-9a-fA-F]{64}$"})
+]
+Alternatives = Annotated[
+    frozenset[str],
+    BeforeValidator(values.alternatives),
+    WithJsonSchema(
+        {"type": "string", "pattern": rf"^\s*{_PLAIN}(\s*\|\s*{_PLAIN})*\s*$", "examples": ["gdpr | no-egress"]}
+    ),
+]
+RegionPattern = Annotated[
+    str,
+    BeforeValidator(values.region_pattern),
+    WithJsonSchema({"type": "string", "pattern": r"^[A-Za-z0-9._-]*\*?$", "examples": ["eu-west", "eu-*"]}),
+]
 
 
 class Spec(BaseModel):
