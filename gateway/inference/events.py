@@ -3,10 +3,12 @@
 Producers (`backends`, `modes`, `cache`) push events into an `Emit`; it returns when the event is taken over by whatever
 stands above (at the top: written to the socket), so that a slow reader slows the producer.
 
-The order of one answer: (DraftText | DraftCompleted)* interleaved with (TextDelta | Relayed)*, one DraftJudged if there
+The order of one answer: (DraftText | DraftCompleted)* interleaved with (Relayed* | Delta*), one DraftJudged if there
 was a draft (not later than the event that carries the finish reason), a finish reason exactly once, UsageReported at
 most once, last. Or, for an answer that was not streamed: at most DraftText/DraftCompleted/DraftJudged, then
-WholeAnswer.
+WholeAnswer, or the Deltas, Finished and UsageReported that say the same.
+
+`Relayed` and `WholeAnswer` hold bytes in the client's schema. Where the backend speaks another one, it gives Deltas.
 """
 
 from __future__ import annotations
@@ -20,9 +22,31 @@ from gateway.inference.usage import Usage
 
 
 class TextDelta(msgspec.Struct, frozen=True, tag=True):
-    """A piece of the final's text, from a producer that does not speak the client's schema (the edge)."""
+    """A piece of the final's text, from a producer that does not speak the client's schema."""
 
     text: str
+
+
+class ReasoningDelta(msgspec.Struct, frozen=True, tag=True):
+    """A piece of what the model thinks. `signature` is its provider's proof of it, once, at the end of the thought."""
+
+    text: str
+    signature: str = ""
+
+
+class RefusalDelta(msgspec.Struct, frozen=True, tag=True):
+    """A piece of the model's words for not answering."""
+
+    text: str
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """A piece of a call: `id` and `name` come with the first piece of call `index`, then its arguments' JSON text."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
 
 
 class Relayed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -43,9 +67,11 @@ class Relayed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 class Finished(msgspec.Struct, frozen=True, tag=True):
-    """The final is complete: `stop`, `length`, `tool_calls`, `content_filter`. Follows TextDelta, never Relayed."""
+    """The final is complete: `stop`, `length`, `tool_calls`, `content_filter`. Follows Deltas, never Relayed."""
 
     reason: str
+    stop_sequence: str | None = None
+    """Which of the client's stop texts ended it, where the backend says so."""
 
 
 class UsageReported(msgspec.Struct, frozen=True, tag=True):
@@ -107,7 +133,6 @@ class Idle(msgspec.Struct, frozen=True, tag=True):
     """Nothing else can be sent: becomes a comment on the wire."""
 
 
-Event = (
-    TextDelta | Relayed | Finished | UsageReported | WholeAnswer | DraftText | DraftCompleted | DraftJudged | Idle
-)
+Delta = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta
+Event = Delta | Relayed | Finished | UsageReported | WholeAnswer | DraftText | DraftCompleted | DraftJudged | Idle
 Emit = Callable[[Event], Awaitable[None]]

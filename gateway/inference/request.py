@@ -7,7 +7,9 @@ from typing import Literal
 
 import msgspec
 
-Surface = Literal["chat"]
+from gateway.inference.conversation import Conversation
+
+Surface = Literal["chat", "messages", "responses", "completions", "embeddings"]
 
 
 class DraftWish(StrEnum):
@@ -67,3 +69,9 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
     prompt_bytes: int = 0
     """Bytes of everything that becomes input tokens: text, tool definitions, schemas; without image and audio data."""
+    conversation: Conversation | None = None
+    """The prompt in full. None on the surfaces that are read from `fields` where it is needed (chat)."""
+    native_only: tuple[str, ...] = ()
+    """Fields that change the answer and that only a backend of this surface's own schema has a word for."""
+    shows_reasoning: bool = False
+    """The client asked to see what the model thinks; surfaces on which everybody sees it do not look here."""

@@ -18,21 +18,27 @@ from typing import Any
 import msgspec
 
 from gateway.errors import FirstdraftError, InternalError
+from gateway.inference.conversation import Reasoning, Refusal, Text
 from gateway.inference.events import (
+    Delta,
     DraftCompleted,
     DraftJudged,
-    DraftState,
     DraftText,
     Event,
     Finished,
     Idle,
+    ReasoningDelta,
+    RefusalDelta,
     Relayed,
     TextDelta,
+    ToolCallDelta,
     UsageReported,
     WholeAnswer,
 )
 from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.inference.usage import Usage
+from gateway.wire.collected import Collected
+from gateway.wire.draft_frame import draft_fields
 from gateway.wire.openai_chat_error import encode_error
 from gateway.wire.sse import frame
 
@@ -79,8 +85,8 @@ class StreamEncoder:
                 if self._first_relayed is None:
                     self._first_relayed = event.data
                 return event.data
-            case TextDelta():
-                return self._text(event.text)
+            case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolCallDelta():
+                return self._delta(event)
             case Finished():
                 return self._chunk({}, finish_reason=event.reason)
             case UsageReported():
@@ -103,9 +109,20 @@ class StreamEncoder:
 
     # --- the final --------------------------------------------------------------------------------------------
 
-    def _text(self, text: str) -> bytes:
-        delta = {"content": text} if self._role_sent else {"role": "assistant", "content": text}
+    def _delta(self, event: Delta) -> bytes:
+        delta: dict[str, Any] = {} if self._role_sent else {"role": "assistant"}
         self._role_sent = True
+        match event:
+            case TextDelta():
+                delta["content"] = event.text
+            case ReasoningDelta():
+                delta["reasoning_content"] = event.text
+            case RefusalDelta():
+                delta["refusal"] = event.text
+            case ToolCallDelta():
+                begins = {"id": event.id, "type": "function"} if event.id else {}
+                function = ({"name": event.name} if event.id else {}) | {"arguments": event.arguments}
+                delta["tool_calls"] = [{"index": event.index, **begins, "function": function}]
         return self._chunk(delta)
 
     def _usage(self, event: UsageReported) -> bytes:
@@ -133,7 +150,7 @@ class StreamEncoder:
     def _draft(self, event: DraftText | DraftCompleted | DraftJudged) -> bytes:
         if self._wish is DraftWish.FRAMES:
             self._seq += 1
-            return self._chunk({}, draft={"seq": self._seq - 1, **_draft_fields(event)})
+            return self._chunk({}, draft={"seq": self._seq - 1, **draft_fields(event)})
         if self._wish is DraftWish.REASONING and isinstance(event, DraftText) and event.text:
             return self._chunk({"reasoning_content": event.text})
         return b""
@@ -141,7 +158,7 @@ class StreamEncoder:
     # --- chunks -----------------------------------------------------------------------------------------------
 
     def _chunk(
-        self, delta: dict[str, str], *, finish_reason: str | None = None, draft: dict[str, Any] | None = None
+        self, delta: dict[str, Any], *, finish_reason: str | None = None, draft: dict[str, Any] | None = None
     ) -> bytes:
         chunk = {**self._head(), "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
         if draft is not None:
@@ -172,9 +189,7 @@ class AnswerEncoder:
         self._created = created
         self._model = model
         self._wish = wish
-        self._pieces: list[str] = []
-        self._finish_reason = ""
-        self._usage: Usage | None = None
+        self._collected = Collected()
         self._whole: WholeAnswer | None = None
         self._draft: dict[str, Any] = {}
 
@@ -183,14 +198,10 @@ class AnswerEncoder:
         match event:
             case WholeAnswer():
                 self._whole = event
-            case TextDelta():
-                self._pieces.append(event.text)
-            case Finished():
-                self._finish_reason = event.reason
-            case UsageReported():
-                self._usage = event.usage
+            case TextDelta() | ReasoningDelta() | RefusalDelta() | ToolCallDelta() | Finished() | UsageReported():
+                self._collected.add(event)
             case DraftCompleted() | DraftJudged():
-                self._draft.update(_draft_fields(event), text=event.text)
+                self._draft.update(draft_fields(event), text=event.text)
             case DraftText() | Idle():
                 pass
             case Relayed():
@@ -208,18 +219,33 @@ class AnswerEncoder:
         return _ENCODER.encode(fields)
 
     def _own_answer(self) -> dict[str, Any]:
-        if not self._finish_reason:
+        collected = self._collected
+        if collected.finished is None:
             raise InternalError("the answer ended without a finish reason")
-        message = {"role": "assistant", "content": "".join(self._pieces), "refusal": None}
+        calls = collected.calls
+        text, refusal = collected.text(Text), collected.text(Refusal)
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": None if not text and (calls or refusal) else text,
+            "refusal": refusal or None,
+        }
+        if reasoning := collected.text(Reasoning):
+            message["reasoning_content"] = reasoning
+        if calls:
+            message["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in calls
+            ]
+        reason = collected.finished.reason
         answer: dict[str, Any] = {
             "id": self._response_id,
             "object": "chat.completion",
             "created": self._created,
             "model": self._model,
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": self._finish_reason}],
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason}],
         }
-        if self._usage is not None:
-            answer["usage"] = encode_usage(self._usage)
+        if collected.usage is not None:
+            answer["usage"] = encode_usage(collected.usage)
         return answer
 
 
@@ -254,18 +280,3 @@ def _id_of(data: bytes) -> str:
         return _IDENTIFIED.decode(data[len(b"data: ") :].partition(b"\n")[0]).id
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ""
-
-
-def _draft_fields(event: DraftText | DraftCompleted | DraftJudged) -> dict[str, Any]:
-    """The members of the `draft` object after `seq`; the text is only in pieces of a draft."""
-    match event:
-        case DraftText():
-            return {"text": event.text, "state": DraftState.PARTIAL, "model": event.model}
-        case DraftCompleted():
-            more: dict[str, Any] = {"ttft_s": round(event.ttft_s, 6), "tokens": event.tokens}
-            if event.confidence is not None:
-                more = {"confidence": round(event.confidence, 6), **more}
-            return {"text": "", "state": DraftState.COMPLETE, "model": event.model, **more}
-        case DraftJudged():
-            more = {} if event.similarity is None else {"similarity": round(event.similarity, 6)}
-            return {"text": "", "state": event.state, "model": event.model, **more}

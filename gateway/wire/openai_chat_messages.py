@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from gateway.errors import InvalidRequest
 from gateway.inference.request import Message
+from gateway.wire.fields import refuse_lookalikes, text_size, wrong_type
 
 _ENCODER = msgspec.json.Encoder()
 _PLAIN_KEYS = frozenset({"role", "content"})
@@ -49,7 +49,7 @@ class Conversation:
             text = self._parts(content, f"{path}.content")
         else:
             raise wrong_type(f"{path}.content", "a string or an array of content parts", content)
-        self.prompt_bytes += _size(role) + _size(text)
+        self.prompt_bytes += text_size(role) + text_size(text)
         if not message.keys() <= _PLAIN_KEYS:
             text = self._extras(message, text, path)
         self.messages.append(Message(role, text))
@@ -107,23 +107,6 @@ class Conversation:
         return "\n".join(texts)
 
 
-def wrong_type(param: str, expected: str, got: object) -> InvalidRequest:
-    """The error for a value that is not what its field takes."""
-    return InvalidRequest(f"Invalid type for '{param}': expected {expected}, got {_json_type(got)}", param=param)
-
-
-def refuse_lookalikes(fields: dict[str, Any], known: frozenset[str], path: str = "") -> None:
-    """Refuse a key that differs from a known one in case alone: backends written in Go would read it as that one.
-
-    Raises:
-        InvalidRequest: `param` is the key's path.
-    """
-    for key in fields:
-        if key not in known and (meant := key.casefold()) in known:
-            param = f"{path}.{key}" if path else key
-            raise InvalidRequest(f"Unknown field '{param}': did you mean '{meant}'?", param=param)
-
-
 def _call_text(function: object) -> str:
     if not isinstance(function, dict):
         return ""
@@ -131,23 +114,3 @@ def _call_text(function: object) -> str:
     if not isinstance(arguments, str):
         arguments = _ENCODER.encode(arguments).decode()
     return f"{function.get('name', '')}({arguments})"
-
-
-def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())
-
-
-def _json_type(value: object) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string" if value else "an empty string"
-        case list():
-            return "an array"
-        case _:
-            return "an object"

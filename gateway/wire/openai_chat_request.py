@@ -7,21 +7,18 @@ that last form written out again, never the bytes that came in.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Raw
 
-from gateway.errors import InvalidRequest
 from gateway.inference.deployment import Deployment
-from gateway.inference.request import DraftWish, InferenceRequest, Sampling
+from gateway.inference.request import InferenceRequest, Sampling
+from gateway.wire.fields import RAW_FIELDS, draft_wish, refuse_lookalikes, typed
 from gateway.wire.json_body import read_object
-from gateway.wire.openai_chat_messages import Conversation, refuse_lookalikes, wrong_type
+from gateway.wire.openai_chat_messages import Conversation
 
-_RAW_FIELDS = msgspec.json.Decoder(dict[str, Raw])
 _ENCODER = msgspec.json.Encoder()
-_PATH = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 
 LENGTH_FIELDS = frozenset({"max_tokens", "max_completion_tokens", "n_predict", "max_new_tokens", "max_output_tokens"})
 """Fields that some backend takes for the answer's limit. When the gateway sets the limit, all but
@@ -100,9 +97,9 @@ def decode_request(body: bytes) -> InferenceRequest:
     """
     value = read_object(body)
     refuse_lookalikes(value, _KNOWN)
-    draft = _draft_wish(value.get("draft"))
-    read = _typed(value)
-    fields = _RAW_FIELDS.decode(body)
+    draft = draft_wish(value.get("draft"))
+    read = typed(value, _Body)
+    fields = RAW_FIELDS.decode(body)
     fields.pop("draft", None)
     conversation = Conversation()
     for message in read.messages:
@@ -149,39 +146,10 @@ def encode_request(
         fields.pop("stream_options", None)
     elif request.stream:
         options = fields.get("stream_options")
-        members = _RAW_FIELDS.decode(options) if options is not None and bytes(options) != b"null" else {}
+        members = RAW_FIELDS.decode(options) if options is not None and bytes(options) != b"null" else {}
         members["include_usage"] = Raw(b"true")
         fields["stream_options"] = Raw(_ENCODER.encode(members))
     return _ENCODER.encode(fields)
-
-
-def _typed(value: dict[str, Any]) -> _Body:
-    try:
-        return msgspec.convert(value, _Body)
-    except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from None
-
-
-def _invalid(message: str) -> InvalidRequest:
-    """Take the path out for `param`: msgspec says it in its sentence and nowhere else."""
-    found = _PATH.match(message)
-    what, path = (found["what"], found["path"]) if found else (message, None)
-    if path is None:
-        missing = re.search(r"required field `(\w+)`", what)
-        return InvalidRequest(f"Invalid body: {what}", param=missing[1] if missing else None)
-    param = path.removesuffix("[...]")
-    return InvalidRequest(f"Invalid value for '{param}': {what}", param=param)
-
-
-def _draft_wish(value: object) -> DraftWish | None:
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise wrong_type("draft", "'off', 'frames' or 'reasoning'", value)
-    try:
-        return DraftWish(value)
-    except ValueError:
-        raise InvalidRequest("Invalid value for 'draft': use 'off', 'frames' or 'reasoning'", param="draft") from None
 
 
 LimitField = Literal["max_completion_tokens", "max_tokens"]
