@@ -81,6 +81,6 @@ def _tidied(part: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 def _says_nothing(key: str, value: object) -> bool:
-    return (key == "title" and isinstance(value, str)) or (
-        key == "default" and not isinstance(value, dict | bool | str)
-    )
+    if key == "title":
+        return isinstance(value, str)
+    return key == "default" and not isinstance(value, dict | bool | str)
