@@ -83,12 +83,17 @@ class Pipeline:
         *,
         ledger: Ledger,
         cache: PromptCache,
+        flights: Flights,
         backends: Backends,
         edge: EdgeClient | None,
+        finish: Callable[[RequestRecord], None],
         decisions: DecisionLog | None = None,
     ) -> None:
+        """`finish` takes the records of answers that no request waits for."""
         self._ledger = ledger
         self._cache = cache
+        self._flights = flights
+        self._finish = finish
         self._backends = backends
         self._edge = edge
         self._decisions = decisions
@@ -197,7 +202,9 @@ class Pipeline:
         return self._cache.key(
             request=request,
             tenant="" if rule is not None and rule.shared else exchange.identity.tenant.name,
-            deployment_ids=tuple(sorted(places.get(deployment.id, deployment.id) for deployment in decision.deployments)),
+            deployment_ids=tuple(
+                sorted(places.get(deployment.id, deployment.id) for deployment in decision.deployments)
+            ),
             policy_part=" ".join((decision.route, *exchange.record.labels)),
         )
 

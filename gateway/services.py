@@ -259,7 +259,15 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
             backends=backends,
             edge=edge,
             members=Members(store),
-            pipeline=Pipeline(ledger=ledger, cache=cache, backends=backends, edge=edge, decisions=decisions),
+            pipeline=Pipeline(
+                ledger=ledger,
+                cache=cache,
+                flights=flights,
+                backends=backends,
+                edge=edge,
+                finish=finish,
+                decisions=decisions,
+            ),
             metrics=Metrics(),
             started_at=int(time.time()),
         )

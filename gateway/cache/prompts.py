@@ -1,52 +1,48 @@
 """Complete answers, kept under everything that can change them, and replayed event by event.
 
 Two levels: this process's memory for a few seconds, then the store that all replicas share. What is kept: the events of
-a whole final with its usage; never an error, a cut answer or a draft.
+a whole final with its usage; never an error, a cut answer or a draft. An answer serves plain and streamed requests
+alike; where one form cannot say all that the other says, it is kept for its own form only.
 
-An entry in the store: one byte for the form (1 plain, 2 deflated), then MessagePack: [stored at, time to live, events].
+Writing is not part of answering: what is to be kept goes into memory at once, and into the store from a bounded queue
+that is emptied when the gateway ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 import zlib
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from itertools import groupby
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import structlog
 
+from gateway.cache.entry import Entry, EntryCodec, is_complete, merged, size_of
+from gateway.cache.forms import in_form
 from gateway.cache.key import cache_key
+from gateway.cache.local import Found, Local
 from gateway.cache.rule import CacheRule
+from gateway.cache.sealing import Sealer
 from gateway.errors import StoreUnavailable
-from gateway.inference.events import Event, Finished, Relayed, TextDelta, UsageReported, WholeAnswer
+from gateway.inference.events import Event
 from gateway.inference.request import InferenceRequest
 from gateway.store.client import PREFIX, Store
+from gateway.store.script import Script
 
-__all__ = ["CacheRule", "PromptCache"]
+__all__ = ["CacheRule", "Found", "LookedUp", "PromptCache"]
 
-_PLAIN, _DEFLATED = b"\x01", b"\x02"
-_DEFLATE_FROM = 4_096
-"""Bytes; below, deflating costs more than it saves."""
+LEASE_MS = 3_000
+"""How long nobody else fetches an answer whose fetcher shows no sign of life."""
 _IN_THREAD_FROM = 131_072
 """Bytes; more than this takes milliseconds to deflate, in which no other request would be served."""
-_LOCAL_BYTES = 16_777_216
-_LOCAL_TTL_S = 3.0
-"""So long may this process give an answer that another one has replaced."""
-
-_Kept = TextDelta | Relayed | Finished | UsageReported | WholeAnswer
-
-
-class _Entry(msgspec.Struct, array_like=True, frozen=True):
-    stored_at: float
-    """Unix time, in seconds."""
-    ttl_s: float
-    events: list[_Kept]
-
-    def age_s(self) -> float:
-        return max(0.0, time.time() - self.stored_at)
+_MOST_WAITING = 256
+_MOST_WAITING_BYTES = 67_108_864
+_FLUSH_S = 2.0
+"""Longest wait at the end for answers that are not in the store yet."""
 
 
 class Counts(msgspec.Struct):
@@ -62,25 +58,72 @@ class Counts(msgspec.Struct):
     stored: int = 0
     too_large: int = 0
     incomplete: int = 0
+    dropped: int = 0
+    """Answers that were not written because too many others waited for it."""
+
+
+class LookedUp(NamedTuple):
+    """What a look-up said: an answer; else the token of whoever fetches it, empty when nobody can say."""
+
+    found: Found | None
+    fetcher: str = ""
+
+
+class _Write(NamedTuple):
+    key: str
+    stream: bool
+    entry: Entry
+    size: int
+    done: asyncio.Future[None]
 
 
 class PromptCache:
-    """One for all requests of a gateway process.
+    """One for all requests of a gateway process; an async context manager, which writes what waits at its end.
 
     Args:
         store: where replicas share their answers.
-        secret: of the keys; replicas that have the same one find each other's answers.
+        secret: of the keys, 64 bytes at most; replicas that have the same one find each other's answers.
         max_bytes_per_answer: a larger answer is not kept.
+        sealer: encrypts what goes to the store; None: it is readable there.
     """
 
-    def __init__(self, store: Store, *, secret: bytes, max_bytes_per_answer: int = 1_000_000) -> None:
-        self._store = store
-        self._secret = secret
+    def __init__(
+        self, store: Store, *, secret: bytes, max_bytes_per_answer: int = 1_000_000, sealer: Sealer | None = None
+    ) -> None:
+        self.store = store
+        self.codec = EntryCodec(max_bytes_per_answer, sealer)
         self.most_bytes = max_bytes_per_answer
         self.counts = Counts()
-        self._local = _Local()
-        self._encoder = msgspec.msgpack.Encoder()
-        self._decoder = msgspec.msgpack.Decoder(_Entry)
+        self.process = secrets.token_hex(8)
+        """Begins every token of this process."""
+        self._secret = secret
+        self._local = Local()
+        self._lookup = Script.read("gateway.cache", "lookup", "lookup.lua")
+        self._waiting: asyncio.Queue[_Write] = asyncio.Queue(_MOST_WAITING)
+        self._waiting_bytes = 0
+        self._writer: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._writer = asyncio.create_task(self._write_all(), name="cache writer")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            async with asyncio.timeout(_FLUSH_S):
+                await self.flush()
+        except TimeoutError:
+            structlog.get_logger().warning(
+                "answers_not_cached", count=self._waiting.qsize(), reason="the store is slow"
+            )
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.wait((self._writer,))
+
+    async def flush(self) -> None:
+        """Wait until all that was put is in the store, or has failed."""
+        await self._waiting.join()
 
     def key(
         self,
@@ -109,152 +152,135 @@ class PromptCache:
             extra=extra,
         )
 
-    async def get(self, key: str) -> tuple[list[Event], float] | None:
-        """The events of the answer and its age in seconds; None: there is none, or the store cannot say."""
-        entry = self._local.get(key)
-        if entry is not None:
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    def get_local(self, key: str, *, stream: bool) -> Found | None:
+        """The answer in this form, if this process has it in memory."""
+        found = self._local.get(_form(key, stream=stream))
+        if found is not None:
             self.counts.local_hits += 1
-            return list(entry.events), entry.age_s()
+        return found
+
+    async def get(self, key: str, *, stream: bool) -> Found | None:
+        """The answer in the form asked for; None: there is none, or the store cannot say."""
+        return self.get_local(key, stream=stream) or (await self.look_up(key, stream=stream)).found
+
+    async def look_up(self, key: str, *, stream: bool, token: str = "") -> LookedUp:
+        """Ask the store. With a token: when there is no answer, and nobody fetches it, its owner does from now on."""
+        names = (name_of(key), _form(name_of(key), stream=stream), lease_of(key, stream=stream))
         try:
-            data = await self._store.get(_name(key))
+            both, one, fetcher = await self.store.script(self._lookup, names, (token, LEASE_MS if token else 0))
         except StoreUnavailable:
             self.counts.store_failures += 1
-            data = None
-        entry = await self._read(data) if data is not None else None
-        if data is None or entry is None:
             self.counts.misses += 1
-            return None
-        self.counts.store_hits += 1
-        self._local.put(key, entry, len(data))
-        return list(entry.events), entry.age_s()
+            return LookedUp(None)
+        kept = [
+            (found, len(data))
+            for name, data in zip(names, (both, one), strict=False)
+            if data is not None and (found := await self._read(data, name, stream=stream)) is not None
+        ]
+        if kept:
+            found, size = max(kept, key=lambda answer: answer[0].entry.stored_at)
+            self.counts.store_hits += 1
+            self._local.put(_form(key, stream=stream), found, size)
+            return LookedUp(found)
+        self.counts.misses += 1
+        return LookedUp(None, fetcher.decode() if isinstance(fetcher, bytes) else "")
 
-    async def put(self, key: str, events: Iterable[Event], rule: CacheRule) -> None:
-        """Keep a complete answer as long as the rule says; one that is not complete is left out."""
-        kept = _merged(events)
-        if not _is_complete(kept):
-            self.counts.incomplete += 1
-            return
-        entry = _Entry(time.time(), rule.ttl_s, kept)
+    async def _read(self, data: bytes, name: str, *, stream: bool) -> Found | None:
+        """An entry that can be used: in a shape that this version knows, not over, and in the form asked for."""
         try:
-            plain = self._encoder.encode(entry)
-        except ValueError as error:  # text that is no Unicode
-            self.counts.unreadable += 1
-            structlog.get_logger().warning("answer_not_cached", reason=str(error))
-            return
-        if len(plain) > self.most_bytes:
-            self.counts.too_large += 1
-            return
-        data = await _in_thread_if_large(_deflate, plain)
-        self._local.put(key, entry, len(plain))
-        try:
-            await self._store.set(_name(key), data, ttl_s=rule.ttl_s)
-        except StoreUnavailable:
-            self.counts.store_failures += 1
-        else:
-            self.counts.stored += 1
-
-    async def _read(self, data: bytes) -> _Entry | None:
-        """An entry that can be used: in a form that this version knows, and not over."""
-        try:
-            plain = await _in_thread_if_large(self._inflate, data)
-            entry = self._decoder.decode(plain)
+            if len(data) < _IN_THREAD_FROM:
+                entry = self.codec.decode(data, name)
+            else:
+                entry = await asyncio.to_thread(self.codec.decode, data, name)
         except (ValueError, zlib.error) as error:  # msgspec's errors and bad UTF-8 are ValueErrors
             self.counts.unreadable += 1
             structlog.get_logger().warning("cache_entry_unreadable", reason=str(error))
             return None
-        return entry if entry.age_s() < entry.ttl_s else None
-
-    def _inflate(self, data: bytes) -> bytes:
-        """Raises ValueError or zlib.error. What is larger than an answer may be, is none of ours."""
-        form, body = data[:1], data[1:]
-        if form == _PLAIN:
-            return body
-        if form != _DEFLATED:
-            raise ValueError(f"unknown form {form!r}")
-        inflater = zlib.decompressobj()
-        plain = inflater.decompress(body, self.most_bytes)
-        if not inflater.eof:
-            raise ValueError(f"cut, or larger than {self.most_bytes} bytes")
-        return plain
-
-
-class _Local:
-    """The first level: entries by use, the least recently used dropped beyond so many bytes."""
-
-    def __init__(self) -> None:
-        self._entries: OrderedDict[str, tuple[float, int, _Entry]] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, key: str) -> _Entry | None:
-        found = self._entries.get(key)
-        if found is None:
+        if entry.left_s() <= 0:
             return None
-        until, _, entry = found
-        if time.monotonic() >= until:
-            self._drop(key)
-            return None
-        self._entries.move_to_end(key)
-        return entry
+        events = in_form(entry.events, stream=stream)
+        return None if events is None else Found(entry, events)
 
-    def put(self, key: str, entry: _Entry, size: int) -> None:
-        lives_s = min(_LOCAL_TTL_S, entry.ttl_s - entry.age_s())
-        self._drop(key)
-        if lives_s <= 0 or size > _LOCAL_BYTES:
-            return
-        self._entries[key] = (time.monotonic() + lives_s, size, entry)
-        self._bytes += size
-        while self._bytes > _LOCAL_BYTES:
-            self._drop(next(iter(self._entries)))
+    # --- writing ----------------------------------------------------------------------------------------------
 
-    def _drop(self, key: str) -> None:
-        found = self._entries.pop(key, None)
-        if found is not None:
-            self._bytes -= found[1]
+    def put(
+        self, key: str, events: Iterable[Event], rule: CacheRule, *, stream: bool, cost_nanousd: int = 0
+    ) -> asyncio.Future[None]:
+        """Keep a complete answer as long as the rule says, replacing an older one; one that is cut is left out.
 
+        Returns at once; the future is done when the answer is in the store, or will never be.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        kept = merged(events)
+        size = size_of(kept)
+        if not is_complete(kept) or size > self.most_bytes:
+            self.counts.incomplete += not is_complete(kept)
+            self.counts.too_large += size > self.most_bytes
+            done.set_result(None)
+            return done
+        entry = Entry(time.time(), rule.ttl_s, rule.stale_s, cost_nanousd, kept)
+        self._local.put(_form(key, stream=stream), Found(entry, list(kept)), size)
+        self._local.drop(_form(key, stream=not stream))
+        if self._waiting.full() or self._waiting_bytes + size > _MOST_WAITING_BYTES:
+            self.counts.dropped += 1
+            done.set_result(None)
+            return done
+        self._waiting_bytes += size
+        self._waiting.put_nowait(_Write(key, stream, entry, size, done))
+        return done
 
-def _name(key: str) -> str:
-    return f"{PREFIX}cache:{key}"
+    async def _write_all(self) -> None:
+        while True:
+            write = await self._waiting.get()
+            try:
+                await self._write(write)
+            finally:
+                self._waiting_bytes -= write.size
+                if not write.done.done():
+                    write.done.set_result(None)
+                self._waiting.task_done()
 
-
-def _deflate(plain: bytes) -> bytes:
-    if len(plain) >= _DEFLATE_FROM:
-        deflated = zlib.compress(plain, 1)
-        if len(deflated) < len(plain):
-            return _DEFLATED + deflated
-    return _PLAIN + plain
-
-
-def _is_complete(kept: list[_Kept]) -> bool:
-    """It says how it ended: a cut answer does not."""
-    return any(
-        isinstance(event, Finished | WholeAnswer) or (isinstance(event, Relayed) and event.finish_reason is not None)
-        for event in kept
-    )
-
-
-def _merged(events: Iterable[Event]) -> list[_Kept]:
-    """The final's events, with what came in many reads put together: a replay needs one write."""
-    kept: list[_Kept] = []
-    for kind, group in groupby((event for event in events if isinstance(event, _Kept)), key=type):
-        if kind is Relayed:
-            kept.append(_one_relayed([event for event in group if isinstance(event, Relayed)]))
-        elif kind is TextDelta:
-            kept.append(TextDelta("".join(event.text for event in group if isinstance(event, TextDelta))))
+    async def _write(self, write: _Write) -> None:
+        try:
+            if write.size < _IN_THREAD_FROM:
+                name, data = self._encoded(write)
+            else:
+                name, data = await asyncio.to_thread(self._encoded, write)
+            if data is None:
+                self.counts.too_large += 1
+                return
+            await self.store.set(name, data, ttl_s=write.entry.left_s())
+        except StoreUnavailable:
+            self.counts.store_failures += 1
+        except ValueError as error:  # text that is no Unicode
+            self.counts.unreadable += 1
+            structlog.get_logger().warning("answer_not_cached", reason=str(error))
         else:
-            kept += group
-    return kept
+            self.counts.stored += 1
+
+    def _encoded(self, write: _Write) -> tuple[str, bytes | None]:
+        """Under which name the answer is kept, and its bytes."""
+        serves_both = in_form(write.entry.events, stream=not write.stream) is not None
+        name = name_of(write.key) if serves_both else _form(name_of(write.key), stream=write.stream)
+        return name, self.codec.encode(write.entry, name)
+
+    def counted(self) -> dict[str, int]:
+        """The counts by name, for the metrics."""
+        counted: dict[str, Any] = msgspec.structs.asdict(self.counts)
+        return counted
 
 
-def _one_relayed(run: list[Relayed]) -> Relayed:
-    reasons = [event.finish_reason for event in run if event.finish_reason is not None]
-    return Relayed(
-        data=b"".join(event.data for event in run),
-        text="".join(event.text for event in run),
-        content=any(event.content for event in run),
-        content_bytes=sum(event.content_bytes for event in run),
-        finish_reason=reasons[0] if reasons else None,
-    )
+def name_of(key: str) -> str:
+    """Where the store has the answer that serves both forms. The braces keep all names of a key in one Cluster slot."""
+    return f"{PREFIX}cache:{{{key}}}"
 
 
-async def _in_thread_if_large(work: Callable[[bytes], bytes], data: bytes) -> bytes:
-    return work(data) if len(data) < _IN_THREAD_FROM else await asyncio.to_thread(work, data)
+def lease_of(key: str, *, stream: bool) -> str:
+    """Where the store says who fetches the answer in this form."""
+    return _form(name_of(key), stream=stream) + ":lease"
+
+
+def _form(name: str, *, stream: bool) -> str:
+    return name + (":stream" if stream else ":whole")

@@ -9,8 +9,12 @@ class CacheRule(msgspec.Struct, frozen=True, kw_only=True):
     """Compiled from a route's `cache:`."""
 
     ttl_s: float
-    """How long an answer is kept, in seconds, over 0."""
+    """How long an answer is fresh, in seconds, over 0."""
+    stale_s: float = 0.0
+    """How long after that it may still be given while a fresh one is fetched, in seconds."""
     shared: bool = False
     """An answer given to one tenant may be given to another."""
     any_temperature: bool = False
     """Cache although the temperature is not 0."""
+    charge: float = 0.0
+    """The share of an answer's tokens and cost that is booked when it is given again, 0..1."""

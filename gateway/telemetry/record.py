@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
 
@@ -59,7 +59,8 @@ class RequestRecord:
     """The deployment that gave the final."""
     attempts: list[AttemptRecord] = field(default_factory=list)
     cache: str = ""
-    """`hit`, `miss`, `bypass`, or empty where the request never came so far."""
+    """`hit`, `stale`, `coalesced`, `miss`, `bypass`, or empty where the request never came so far; `refresh`: nobody
+    waited for this answer."""
     draft: str = ""
     """The verdict, or empty where there was no draft."""
     no_draft: str = ""
@@ -84,6 +85,15 @@ class RequestRecord:
     hold: str = ""
     """`settled`, `downgraded`, `refused`, or empty where no budget applies."""
 
+    def copy(self) -> RequestRecord:
+        """The same so far; what happens from now on is written into one of them only."""
+        return replace(self, attempts=list(self.attempts))
+
+    def take(self, other: RequestRecord) -> None:
+        """Take over how the request was answered; what the request itself is and how it ended stays."""
+        for name in _ANSWER:
+            setattr(self, name, getattr(other, name))
+
     def fields(self) -> dict[str, Any]:
         """The log line's fields: all that is set, nothing that is empty."""
         line: dict[str, Any] = {}
@@ -98,6 +108,13 @@ class RequestRecord:
 
 _NAMES: tuple[str, ...] = tuple(RequestRecord.__slots__)
 _VALUES = attrgetter(*_NAMES)
+_ANSWER: tuple[str, ...] = (
+    *_NAMES[_NAMES.index("deployment") : _NAMES.index("cache")],
+    *_NAMES[_NAMES.index("draft") : _NAMES.index("status")],
+    *_NAMES[_NAMES.index("finish_reason") : _NAMES.index("e2e_s")],
+    *_NAMES[_NAMES.index("tpot_s") :],
+    "mode",
+)
 
 
 def _attempt_fields(attempt: AttemptRecord) -> dict[str, Any]:

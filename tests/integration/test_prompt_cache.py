@@ -7,7 +7,7 @@ import zlib
 import msgspec
 import pytest
 
-from gateway.cache import prompts
+from gateway.cache import local
 from gateway.cache.prompts import CacheRule, PromptCache
 from gateway.inference.events import (
     DraftCompleted,
@@ -36,20 +36,36 @@ STREAM = [
 ]
 
 
-@pytest.fixture
-def cache(store):
-    return PromptCache(store, secret=b"s")
+NAME = "fd1:cache:{k}"
 
 
 @pytest.fixture
-def other(store):
+async def cache(store):
+    async with PromptCache(store, secret=b"s") as opened:
+        yield opened
+
+
+@pytest.fixture
+async def other(store):
     """Another replica: it shares the store, not the memory."""
-    return PromptCache(store, secret=b"s")
+    async with PromptCache(store, secret=b"s") as opened:
+        yield opened
+
+
+async def keep(cache, key, events, rule=HOUR, *, stream=True):
+    """Put an answer, and wait until the store has it."""
+    await cache.put(key, events, rule, stream=stream)
+
+
+async def get(cache, key, *, stream=True):
+    """The events of the answer; None: there is none."""
+    found = await cache.get(key, stream=stream)
+    return None if found is None else found.events
 
 
 async def test_stream_is_replayed(cache, other):
     """A streamed answer comes back in one piece, byte for byte, with usage; from memory and from the store alike."""
-    await cache.put("k", STREAM, HOUR)
+    await keep(cache, "k", STREAM)
     joined = Relayed(
         data=b"data: 1\n\ndata: \xc3\xa9\n\ndata: 3\n\n",
         text="Paris",
@@ -58,9 +74,9 @@ async def test_stream_is_replayed(cache, other):
         finish_reason="stop",
     )
     for replica in (cache, other, other):
-        events, age_s = await replica.get("k")
-        assert events == [joined, USAGE]
-        assert 0 <= age_s < 5
+        found = await replica.get("k", stream=True)
+        assert found.events == [joined, USAGE]
+        assert 0 <= found.age_s < 5
     assert (cache.counts.local_hits, cache.counts.store_hits) == (1, 0)
     assert (other.counts.local_hits, other.counts.store_hits) == (1, 1)
 
@@ -90,50 +106,51 @@ async def test_stream_is_replayed(cache, other):
 )
 async def test_what_is_kept(cache, other, events, replayed):
     """Every kind of final is kept; drafts and keep-alives are not part of one."""
-    await cache.put("k", events, HOUR)
-    assert (await other.get("k"))[0] == replayed
+    stream = not isinstance(events[0], WholeAnswer)
+    await keep(cache, "k", events, stream=stream)
+    assert await get(other, "k", stream=stream) == replayed
 
 
 @pytest.mark.parametrize("events", [[], STREAM[:2], STREAM[:2] + STREAM[3:], [TextDelta("a")], [DraftText("d", "m")]])
 async def test_answer_that_is_not_complete(cache, other, events):
     """What does not say how it ended was cut, and is not kept."""
-    await cache.put("k", events, HOUR)
-    assert await cache.get("k") is None
-    assert await other.get("k") is None
+    await keep(cache, "k", events)
+    assert await get(cache, "k") is None
+    assert await get(other, "k") is None
     assert cache.counts.incomplete == 1
 
 
 async def test_entry_that_expires(cache, other, store):
     """An answer is given for as long as the rule says, on both levels."""
-    await cache.put("k", STREAM, CacheRule(ttl_s=0.15))
-    assert await cache.get("k") is not None
-    assert await other.get("k") is not None
+    await keep(cache, "k", STREAM, CacheRule(ttl_s=0.15))
+    assert await get(cache, "k") is not None
+    assert await get(other, "k") is not None
     await asyncio.sleep(0.2)
-    assert await cache.get("k") is None
-    assert await other.get("k") is None
-    assert await store.get("fd1:cache:k") is None
+    assert await get(cache, "k") is None
+    assert await get(other, "k") is None
+    assert await store.get(NAME + ":stream") is None
 
 
 async def test_memory_follows_the_store(cache, other, monkeypatch):
     """What another replica has replaced is given from memory for a moment only."""
-    monkeypatch.setattr(prompts, "_LOCAL_TTL_S", 0.05)
-    await cache.put("k", STREAM, HOUR)
-    await other.put("k", [TextDelta("new"), Finished("stop")], HOUR)
-    assert (await cache.get("k"))[0][0].text == "Paris"
+    monkeypatch.setattr(local, "TTL_S", 0.05)
+    await keep(cache, "k", STREAM)
+    await keep(other, "k", [TextDelta("new"), Finished("stop")])
+    assert (await get(cache, "k"))[0].text == "Paris"
     await asyncio.sleep(0.06)
-    assert (await cache.get("k"))[0][0].text == "new"
+    assert (await get(cache, "k"))[0].text == "new"
 
 
 async def test_memory_is_bounded(cache, monkeypatch):
     """The least recently used answers leave the memory first; the store still has them."""
-    monkeypatch.setattr(prompts, "_LOCAL_BYTES", 10_000)
+    monkeypatch.setattr(local, "MOST_BYTES", 10_000)
     for number in range(10):
-        body = os.urandom(2_000)
-        await cache.put(str(number), [WholeAnswer(body=body, text="", finish_reason="stop")], HOUR)
-        assert await cache.get("0") is not None
+        body = os.urandom(2_400)
+        await keep(cache, str(number), [WholeAnswer(body=body, text="", finish_reason="stop")], stream=False)
+        assert await get(cache, "0", stream=False) is not None
     assert cache._local._bytes <= 10_000
-    assert list(cache._local._entries) == ["7", "8", "9", "0"]
-    assert await cache.get("1") is not None
+    assert [name.partition(":")[0] for name in cache._local._answers] == ["7", "8", "9", "0"]
+    assert await get(cache, "1", stream=False) is not None
     assert cache.counts.store_hits == 1
 
 
@@ -142,49 +159,48 @@ async def test_memory_is_bounded(cache, monkeypatch):
 async def test_answers_of_all_sizes(cache, other, store, size, text):
     """Large answers are deflated where it helps, and come back as they were."""
     body = text * size if text else os.urandom(size)
-    await cache.put("k", [WholeAnswer(body=body, text="", finish_reason="stop")], HOUR)
-    assert (await other.get("k"))[0][0].body == body
-    stored = len(await store.get("fd1:cache:k"))
+    await keep(cache, "k", [WholeAnswer(body=body, text="", finish_reason="stop")], stream=False)
+    assert (await get(other, "k", stream=False))[0].body == body
+    stored = len(await store.get(NAME + ":whole"))
     assert (stored < size / 10) == (text is not None and size > 4_096)
 
 
 async def test_answer_that_is_too_large(store):
     """It is not kept, and counted."""
-    cache = PromptCache(store, secret=b"s", max_bytes_per_answer=1_000)
-    await cache.put("k", [WholeAnswer(body=b"x" * 1_000, text="", finish_reason="stop")], HOUR)
-    assert await cache.get("k") is None
-    assert cache.counts.too_large == 1
+    async with PromptCache(store, secret=b"s", max_bytes_per_answer=1_000) as cache:
+        for size in (1_001, 1_000):  # over the limit as it is, and as it is written down
+            body = os.urandom(size)
+            await keep(cache, "k", [WholeAnswer(body=body, text="", finish_reason="stop")], stream=False)
+        assert await cache.look_up("k", stream=False) == (None, "")
+        assert cache.counts.too_large == 2
 
 
 async def test_text_that_is_no_unicode(cache):
     """An answer that cannot be written down is not kept, and nothing is raised."""
-    await cache.put("k", [TextDelta("\ud800"), Finished("stop")], HOUR)
-    assert await cache.get("k") is None
+    await keep(cache, "k", [TextDelta("\ud800"), Finished("stop")])
+    assert await cache.look_up("k", stream=True) == (None, "")
 
 
 async def test_entries_that_are_none(cache, store):
     """Whatever stands under a key, a hit is a whole answer: anything else is a miss."""
-    await cache.put("good", STREAM, HOUR)
-    good = await store.get("fd1:cache:good")
+    await keep(cache, "good", STREAM)
+    good = await store.get("fd1:cache:{good}:stream")
     bomb = b"\x02" + zlib.compress(bytes(50_000_000))
     wrong = [b"", b"\x01", b"\x02", b"\x03" + good[1:], b"\x02" + good[1:], good[:-1], good + b"x", bomb, b"\xff" * 99]
-    wrong.append(b"\x01" + msgspec.msgpack.encode([0.0, 1e12, [{"type": "Unknown"}]]))
+    wrong.append(b"\x01" + msgspec.msgpack.encode([0.0, 1e12, 0.0, 0, [{"type": "Unknown"}]]))
     wrong.append(b"\x01" + msgspec.msgpack.encode({"stored_at": 0}))
     for number, data in enumerate(wrong):
-        await store.set(f"fd1:cache:{number}", data, ttl_s=60)
-        assert await cache.get(str(number)) is None
+        await store.set(f"fd1:cache:{{{number}}}", data, ttl_s=60)
+        assert await get(cache, str(number)) is None
     assert cache.counts.unreadable == len(wrong)
-    await store.command("DEL", "fd1:cache:list")
-    await store.command("LPUSH", "fd1:cache:list", "x")
-    assert await cache.get("list") is None
-    assert cache.counts.store_failures == 1
+    await store.command("LPUSH", "fd1:cache:{list}", "x")
+    assert await get(cache, "list") is None
 
 
 async def test_store_that_is_gone(store):
     """Without the store, look-ups miss and nothing is raised; this process still knows its own answers."""
-    async with Store("unix:///nowhere/at/all") as absent:
-        cache = PromptCache(absent, secret=b"s")
-        assert await cache.get("k") is None
-        await cache.put("k", STREAM, HOUR)
-        assert await cache.get("k") is not None
+    async with Store("unix:///nowhere/at/all") as absent, PromptCache(absent, secret=b"s") as cache:
+        assert await get(cache, "k") is None
+        await keep(cache, "k", STREAM)
+        assert await get(cache, "k") is not None
     assert cache.counts.store_failures == 2

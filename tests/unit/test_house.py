@@ -23,6 +23,8 @@ NO_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "
 
 TASK_OWNERS = {
     "gateway/budgets/ledger.py": "renewer, settler and reaper; the ledger's context ends them and settles what is open",
+    "gateway/cache/flights.py": "flights, and their publishers; ended when nobody reads, at the latest by the context",
+    "gateway/cache/prompts.py": "the writer of answers; the cache's context lets it finish, then ends it",
     "gateway/edge/client.py": "the connection to the edge process; the client's context ends it",
     "gateway/edge/supervisor.py": "the watch over the edge process; the supervisor's context ends it",
     "gateway/modes/draft_refine.py": "the draft beside the final; the mode awaits or cancels it before it returns",

@@ -5,16 +5,20 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from gateway.budgets.claim import Hold, worst_case
 from gateway.cache.control import CacheControl, parse
+from gateway.cache.flights import Flights
+from gateway.cache.prompts import PromptCache
 from gateway.errors import BackendCut, BudgetSpent
 from gateway.inference.events import Relayed, UsageReported
 from gateway.inference.request import InferenceRequest, Message, Sampling
 from gateway.inference.usage import Usage
 from gateway.pipeline import Exchange, Pipeline
 from gateway.policy.load import load_policy
+from gateway.store.client import Store
 from gateway.telemetry.record import RequestRecord
 from gateway.tenants.tenant import Identity, Tenant
 from tests.unit.modes.scripted import Script, ScriptedBackends, Seen
@@ -62,21 +66,13 @@ class Ledger:
         return 1.0
 
 
-@dataclass
-class Cache:
-    """A dictionary."""
-
-    most_bytes: int = 1_000
-    kept: dict = field(default_factory=dict)
-
-    def key(self, **_):
-        return "key"
-
-    async def get(self, key):
-        return (self.kept[key], 5.0) if key in self.kept else None
-
-    async def put(self, key, events, rule):
-        self.kept[key] = list(events)
+@pytest.fixture
+async def cache():
+    async with (
+        Store("unix:///nowhere/at/all") as absent,
+        PromptCache(absent, secret=b"s", max_bytes_per_answer=1_000) as opened,
+    ):
+        yield opened
 
 
 @pytest.fixture
@@ -86,12 +82,33 @@ def policy(tmp_path):
 
 
 class World:
-    def __init__(self, policy, steps, **ledger) -> None:
+    """A pipeline whose cache has no store: it remembers in memory."""
+
+    def __init__(self, policy, steps, cache, **ledger) -> None:
         self.policy = policy
         self.scripts = {"cloud": Script(steps), "dear": Script([HELLO, STOP, USAGE])}
-        self.ledger, self.cache = Ledger(**ledger), Cache()
-        backends = ScriptedBackends(self.scripts)
-        self.pipeline = Pipeline(ledger=self.ledger, cache=self.cache, backends=backends, edge=None)
+        self.ledger, self.cache = Ledger(**ledger), cache
+        self.finished = []
+        self.pipeline = Pipeline(
+            ledger=self.ledger,
+            cache=cache,
+            flights=Flights(cache),
+            backends=ScriptedBackends(self.scripts),
+            edge=None,
+            finish=self.finished.append,
+        )
+
+    @property
+    def kept(self):
+        """The answers in memory."""
+        return [found for _, _, found in self.cache._local._answers.values()]
+
+    def age(self, seconds):
+        """Make all that is kept so much older."""
+        answers = self.cache._local._answers
+        for name, (until, size, found) in answers.items():
+            entry = msgspec.structs.replace(found.entry, stored_at=found.entry.stored_at - seconds)
+            answers[name] = (until, size, msgspec.structs.replace(found, entry=entry))
 
     async def ask(self, *, temperature=0.0, control=None, **more):
         request = InferenceRequest(
@@ -117,9 +134,9 @@ class World:
         return SimpleNamespace(exchange=exchange, record=exchange.record, seen=seen)
 
 
-async def test_what_was_used_is_charged(policy):
+async def test_what_was_used_is_charged(policy, cache):
     """The hold covers the worst case over all that may answer; the charge is the backend's usage at its price."""
-    world = World(policy, [HELLO, STOP, USAGE])
+    world = World(policy, [HELLO, STOP, USAGE], cache)
     told = await world.ask()
     (claim,), (charge,) = world.ledger.claims, world.ledger.charged
     assert claim.price.output_nanousd == 20_000_000_000
@@ -128,72 +145,75 @@ async def test_what_was_used_is_charged(policy):
     assert told.record.cost_nanousd == charge.nanousd
 
 
-async def test_the_backend_is_asked_for_no_more_than_was_granted(policy):
+async def test_the_backend_is_asked_for_no_more_than_was_granted(policy, cache):
     """What a budget leaves is what the answer may have, for each of its choices."""
-    world = World(policy, [HELLO, STOP, USAGE], grant=21)
+    world = World(policy, [HELLO, STOP, USAGE], cache, grant=21)
     await world.ask(max_tokens=1000, n=2)
     assert world.scripts["cloud"].calls[0].max_tokens == 10
 
 
-async def test_a_hit_holds_and_asks_nothing(policy):
+async def test_a_hit_holds_and_asks_nothing(policy, cache):
     """Cache before budget: a kept answer is replayed without a hold, with its age."""
-    world = World(policy, [HELLO, STOP, USAGE])
+    world = World(policy, [HELLO, STOP, USAGE], cache)
     await world.ask()
+    world.age(5)
     again = await world.ask()
     assert again.exchange.headers["x-firstdraft-cache"] == "hit"
     assert again.exchange.headers["age"] == "5"
-    assert again.seen.events == [HELLO, STOP, USAGE]
+    assert b"".join(event.data for event in again.seen.events) == HELLO.data + STOP.data + USAGE.data
     assert len(world.ledger.claims) == len(world.scripts["cloud"].calls) == 1
 
 
 @pytest.mark.parametrize(
     "steps", [[HELLO, LENGTH, USAGE], [HELLO, BackendCut("cut")], [BackendCut("cut")]], ids=["cut", "failed", "other"]
 )
-async def test_only_whole_answers_of_the_first_choice_are_kept(policy, steps):
+async def test_only_whole_answers_of_the_first_choice_are_kept(policy, cache, steps):
     """Not one that its limit cut, not one that failed, not one that a fallback gave."""
-    world = World(policy, steps)
+    world = World(policy, steps, cache)
     with suppress(BackendCut):
         await world.ask()
-    assert world.cache.kept == {}
+    assert world.kept == []
     assert len(world.ledger.charged) == 1
 
 
-async def test_an_answer_too_large_to_keep_is_passed_on_whole(policy):
+async def test_an_answer_too_large_to_keep_is_passed_on_whole(policy, cache):
     """The cache's limit bounds what is kept in memory meanwhile, not the answer."""
-    world = World(policy, [*[HELLO] * 500, STOP, USAGE])
+    world = World(policy, [*[HELLO] * 500, STOP, USAGE], cache)
     told = await world.ask()
     assert len(told.seen.events) == 502
-    assert world.cache.kept == {}
+    assert world.kept == []
 
 
-async def test_what_is_not_deterministic_is_not_kept(policy):
+async def test_what_is_not_deterministic_is_not_kept(policy, cache):
     """Without temperature 0 the route's cache is bypassed, and so it is when the client says no-store."""
-    world = World(policy, [HELLO, STOP, USAGE])
+    world = World(policy, [HELLO, STOP, USAGE], cache)
     assert (await world.ask(temperature=0.7)).record.cache == "bypass"
     assert (await world.ask(control=parse("no-store"))).record.cache == "bypass"
-    assert world.cache.kept == {}
+    assert world.kept == []
 
 
-async def test_clients_may_ask_for_a_fresh_answer(policy):
+async def test_clients_may_ask_for_a_fresh_answer(policy, cache):
     """`no-cache` asks anew and keeps the answer; `max-age` takes nothing older."""
-    world = World(policy, [HELLO, STOP, USAGE])
+    world = World(policy, [HELLO, STOP, USAGE], cache)
     await world.ask()
     for header in ("no-cache", "max-age=4"):
+        world.age(5)
         assert (await world.ask(control=parse(header))).record.cache == "miss"
+    world.age(5)
     assert (await world.ask(control=parse("max-age=6"))).record.cache == "hit"
 
 
-async def test_a_spent_budget_is_refused_before_anybody_is_asked(policy):
+async def test_a_spent_budget_is_refused_before_anybody_is_asked(policy, cache):
     """Without a downgrade in the route, a spent budget ends the request."""
-    world = World(policy, [HELLO, STOP, USAGE], refuse=True)
+    world = World(policy, [HELLO, STOP, USAGE], cache, refuse=True)
     with pytest.raises(BudgetSpent):
         await world.ask()
     assert world.scripts["cloud"].calls == []
 
 
-async def test_a_cancelled_request_is_settled(policy):
+async def test_a_cancelled_request_is_settled(policy, cache):
     """Whatever ends the request, the hold is charged with what was received."""
-    world = World(policy, [HELLO, 60])
+    world = World(policy, [HELLO, 60], cache)
     task = asyncio.create_task(world.ask())
     await asyncio.sleep(0.05)
     task.cancel()

@@ -1,0 +1,97 @@
+"""What a request asks of its budgets before it runs, and what is booked when it is over. Pure: the ledger acts."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from gateway.budgets.claim import Claim, Hold
+from gateway.inference.deployment import Deployment, Price
+from gateway.inference.request import InferenceRequest
+from gateway.inference.usage import Usage, input_tokens_bound
+from gateway.policy.compiled import TenantPolicy
+from gateway.telemetry.record import RequestRecord
+
+
+def worst_case(
+    record: RequestRecord, request: InferenceRequest, tenant: TenantPolicy, deployments: tuple[Deployment, ...]
+) -> Claim:
+    """The claim of a request that any of `deployments` may answer."""
+    return Claim(
+        id=record.request_id,
+        tenant=tenant.tenant.name,
+        feature=record.feature,
+        limits=tenant.limits,
+        rate=tenant.rate,
+        input_tokens=input_tokens_bound(request),
+        output_tokens=_wanted_tokens(request, deployments) * request.n,
+        min_output_tokens=request.n,
+        price=_dearest(deployments),
+        fail=tenant.when_store_is_gone,
+    )
+
+
+def again(claim: Claim, share: float, usage: Usage | None = None) -> Claim:
+    """The claim of a request that gets an answer again, for `share` of its tokens; of what it used, where known."""
+    input_tokens, output_tokens = claim.input_tokens, claim.output_tokens
+    if usage is not None:
+        input_tokens, output_tokens = usage.input_tokens, usage.output_tokens
+    wanted = max(1, math.ceil(output_tokens * share))
+    return msgspec.structs.replace(
+        claim,
+        id=f"{claim.id}-again",
+        input_tokens=math.ceil(input_tokens * share),
+        output_tokens=wanted,
+        min_output_tokens=wanted,  # what is given again is given whole
+    )
+
+
+def charge(record: RequestRecord, hold: Hold | None) -> None:
+    """Add up what the attempts used; a draft that was only shown costs nothing."""
+    finals = [attempt for attempt in record.attempts if attempt.role == "final"]
+    record.input_tokens = sum(attempt.input_tokens for attempt in finals)
+    record.output_tokens = sum(attempt.output_tokens for attempt in finals)
+    record.cached_input_tokens = sum(attempt.cached_input_tokens for attempt in finals)
+    record.cost_nanousd = sum(attempt.cost_nanousd for attempt in finals)
+    record.estimated = any(attempt.estimated for attempt in finals)
+    _book(record, hold)
+
+
+def charge_again(record: RequestRecord, hold: Hold, share: float, usage: Usage, cost_nanousd: int) -> None:
+    """Book `share` of what an answer used and cost when a deployment gave it."""
+    record.input_tokens = math.ceil(usage.input_tokens * share)
+    record.output_tokens = math.ceil(usage.output_tokens * share)
+    record.cached_input_tokens = math.ceil(usage.cached_input_tokens * share)
+    record.cost_nanousd = math.ceil(cost_nanousd * share)
+    record.estimated = usage.estimated
+    _book(record, hold)
+
+
+def _book(record: RequestRecord, hold: Hold | None) -> None:
+    if hold is None:
+        return
+    usage = Usage(
+        input_tokens=record.input_tokens,
+        output_tokens=record.output_tokens,
+        cached_input_tokens=record.cached_input_tokens,
+        estimated=record.estimated,
+    )
+    hold.charge(usage, record.cost_nanousd)
+
+
+def _wanted_tokens(request: InferenceRequest, deployments: tuple[Deployment, ...]) -> int:
+    """The most tokens a choice may have: the client's word, else what every deployment may give."""
+    if request.max_tokens is not None:
+        return request.max_tokens
+    return min(deployment.max_output_tokens for deployment in deployments)
+
+
+def _dearest(deployments: tuple[Deployment, ...]) -> Price:
+    """The worst case over all that may answer, so that a failover never costs more than was held."""
+    prices = [deployment.price for deployment in deployments]
+    return Price(
+        input_nanousd=max(max(price.input_nanousd, price.cached_input_nanousd) for price in prices),
+        output_nanousd=max(price.output_nanousd for price in prices),
+        cached_input_nanousd=max(price.cached_input_nanousd for price in prices),
+    )
