@@ -11,13 +11,16 @@ MOST_LABELS = 32
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
-def gather(*, tenant: frozenset[str], header: str, metadata: str) -> frozenset[str]:
-    """Join the tenant's labels with those that the client names.
+def gather(
+    *, tenant: frozenset[str], header: str, metadata: str, found: frozenset[str] = frozenset()
+) -> frozenset[str]:
+    """Join the tenant's labels with those that the client names and those that the classifier found.
 
     Args:
         tenant: labels that policy gives to all of the tenant's requests.
         header: the value of `x-firstdraft-labels`, names separated by commas; empty when absent.
         metadata: the value of the body's `metadata.labels`, likewise.
+        found: what the classifier found in the text.
 
     Raises:
         InvalidRequest: a name is not one (lower case letters, digits, `_`, `-`, `.`; 64 at most), or there are too
@@ -27,7 +30,7 @@ def gather(*, tenant: frozenset[str], header: str, metadata: str) -> frozenset[s
     if len(given) > MOST_LABELS + len(tenant):
         message = f"a request may have {MOST_LABELS} labels at most"
         raise InvalidRequest(message, param="metadata.labels")
-    return given
+    return given | found
 
 
 def _names(value: str, param: str) -> Iterable[str]:

@@ -1,0 +1,256 @@
+"""Finds personal data and secrets in the text of a request, by their form.
+
+One pass of RE2 over the text tells which forms may be there: in most texts none, and that is all that they cost. Only
+then the finders of these forms look for spans, and each span has to pass its check (check digits, numbering plans,
+words beside it). RE2 takes time in proportion to the text whatever is in it; what comes after is bounded by a limit.
+Names of people are not found: list them in a tenant's dictionary.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import msgspec
+import re2
+
+from gateway.classification import numbers
+from gateway.classification.addresses import IPV6, emails, is_email, is_ipv6
+from gateway.classification.credentials import CREDENTIALS, Credential
+from gateway.classification.cues import CueWords
+from gateway.classification.dictionary import Dictionary
+from gateway.classification.folding import fold
+from gateway.classification.ibans import IBAN, is_iban
+from gateway.classification.kinds import ALL_KINDS, LABELS, UNCLASSIFIED, Kind
+from gateway.classification.national_ids import MIXED_IDS, MixedId
+from gateway.classification.numbers import Numbers
+from gateway.classification.piece import Clock, OutOfTime, Piece, pieces_of
+
+DEFAULT_LIMIT_S = 0.02
+MOST_CHARACTERS = 4_000_000
+"""What is longer is not begun: folding it alone would take longer than any sensible limit."""
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What a text has in it. Never the text."""
+
+    labels: frozenset[str] = frozenset()
+    spans: dict[str, int] = {}
+    """How many of each kind were found; about, since parts of a text may be read twice."""
+    seconds: float = 0.0
+    """What it took."""
+    unread: str = ""
+    """Why not all of it was read: `too_long`, `too_slow`, `not_text` (images, audio, files); empty when it was."""
+    looked: bool = False
+    """Something was looked for; False where the classifier is off."""
+
+    @property
+    def result(self) -> str:
+        """For metrics: `clean`, `found`, `unclassified` when not all was read; empty where nothing was looked for."""
+        if not self.looked:
+            return ""
+        if self.unread:
+            return UNCLASSIFIED
+        return "found" if self.labels else "clean"
+
+
+class Finder(msgspec.Struct, frozen=True):
+    """A form: the hint that it may be there, and the search for its spans."""
+
+    kind: Kind
+    hint: str
+    find: Callable[[Piece], Iterator[Kind]]
+
+
+class Recognizer:
+    """All finders, compiled. Made once for each policy and shared by its tenants."""
+
+    def __init__(self) -> None:
+        self.words = CueWords()
+        self._numbers = Numbers()
+        self._finders = tuple(self._make_finders())
+        self._hints = _set([finder.hint for finder in self._finders])
+
+    def read(self, piece: Piece, kinds: frozenset[Kind], spans: Counter[str]) -> None:
+        """Count what is found in `piece`. Raises OutOfTime."""
+        hinted = self._hints.Match(piece.data)
+        # The empty pattern is always found: without it RE2 ran out of memory, and has read nothing.
+        indices = hinted if 0 in hinted else range(1, len(self._finders) + 1)
+        for index in sorted(indices):
+            if index == 0:
+                continue
+            finder = self._finders[index - 1]
+            if finder.kind in kinds or finder.kind is Kind.CARD:
+                for kind in finder.find(piece):
+                    if kind in kinds:
+                        spans[kind.value] += 1
+
+    def _make_finders(self) -> Iterator[Finder]:
+        """In the order in which they look: what has letters takes its digits away from the numbers."""
+        yield Finder(Kind.EMAIL, r"(?:@|%40)[\pL\pN]", _find_emails)
+        yield Finder(Kind.IP, r"\b[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]", _span_finder(Kind.IP, IPV6, _plainly(is_ipv6)))
+        yield Finder(
+            Kind.IBAN, r"(?i)\b[A-Z]{2}\d\d[ -]?[0-9A-Z]{4}[ -]?[0-9A-Z]{4}", _span_finder(Kind.IBAN, IBAN, _is_iban)
+        )
+        for known in MIXED_IDS:
+            # Without its word a passport's number is anything; so the words are the hint.
+            hint = r"(?i)pass[ae]?p|paspoort|reisepass|ausweis" if known.tag == "passport" else known.pattern
+            yield Finder(Kind.NATIONAL_ID, hint, _span_finder(Kind.NATIONAL_ID, known.pattern, _mixed_check(known)))
+        yield Finder(Kind.CARD, numbers.HINT, self._number_finder())
+        for form in CREDENTIALS:
+            yield Finder(Kind.SECRET, form.pattern, _credential_finder(form))
+
+    def _number_finder(self) -> Callable[[Piece], Iterator[Kind]]:
+        runs = _compiled(numbers.RUN)
+
+        def find(piece: Piece) -> Iterator[Kind]:
+            for run in runs.finditer(piece.data):
+                yield from self._numbers.find(piece, *run.span())
+
+        return find
+
+
+class Classifier:
+    """A recognizer with what one tenant wants found. Immutable; its time limit is for one text, however long."""
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        *,
+        kinds: frozenset[Kind] = ALL_KINDS,
+        dictionary: Mapping[str, Iterable[str]] | None = None,
+        limit_s: float = DEFAULT_LIMIT_S,
+    ) -> None:
+        self.kinds = kinds
+        self.limit_s = limit_s
+        self._recognizer = recognizer
+        self._dictionary = Dictionary(dictionary) if dictionary else None
+
+    @property
+    def is_off(self) -> bool:
+        """There is nothing to look for."""
+        return not self.kinds and self._dictionary is None
+
+    def classify(self, texts: Iterable[str], *, unread: bool = False) -> Found:
+        """What is in `texts`. `unread`: there is more than text (see `texts.Texts`). Never raises."""
+        if self.is_off:
+            return Found()
+        started = time.perf_counter()
+        spans: Counter[str] = Counter()
+        labels: set[str] = set()
+        why = "not_text" if unread else ""
+        text = "\n".join(texts)
+        if len(text) > MOST_CHARACTERS:
+            text, why = text[:MOST_CHARACTERS], "too_long"
+        try:
+            self._read(text, spans, labels)
+        except OutOfTime:
+            why = "too_slow"
+        for kind in spans:
+            labels.update(LABELS[kind])
+        if why:
+            labels.add(UNCLASSIFIED)
+        seconds = time.perf_counter() - started
+        return Found(labels=frozenset(labels), spans=dict(spans), seconds=seconds, unread=why, looked=True)
+
+    def _read(self, text: str, spans: Counter[str], labels: set[str]) -> None:
+        clock = Clock(self.limit_s)
+        for data in pieces_of(fold(text)):
+            clock.look()
+            if self.kinds:
+                self._recognizer.read(Piece(data, self._recognizer.words, clock), self.kinds, spans)
+            if self._dictionary is not None:
+                found = self._dictionary.find(data)
+                if found is None:
+                    raise OutOfTime
+                labels.update(found)
+        clock.look()
+
+
+Check = Callable[[Piece, int, int], bool]
+
+
+def _span_finder(kind: Kind, pattern: str, check: Check) -> Callable[[Piece], Iterator[Kind]]:
+    compiled = _compiled(pattern)
+
+    def find(piece: Piece) -> Iterator[Kind]:
+        at = 0
+        while (found := compiled.search(piece.data, at)) is not None:
+            piece.clock.check()
+            start, end = found.span()
+            right = check(piece, start, end)
+            if right:
+                piece.take(start, end)
+                yield kind
+            # What was taken for one may hide another, which begins behind the next space.
+            space = piece.data.find(b" ", start, end)
+            at = end if right or space < 0 else space
+
+    return find
+
+
+def _find_emails(piece: Piece) -> Iterator[Kind]:
+    for start, end in emails(piece.data):
+        piece.clock.check()
+        if is_email(piece.data, start, end):
+            yield Kind.EMAIL
+
+
+def _credential_finder(form: Credential) -> Callable[[Piece], Iterator[Kind]]:
+    compiled = _compiled(form.pattern)
+
+    def find(piece: Piece) -> Iterator[Kind]:
+        for found in compiled.finditer(piece.data):
+            piece.clock.check()
+            if form.check is None or form.check(found[0]):
+                yield Kind.SECRET
+                return  # one is enough: a second key of the same kind changes no label
+
+    return find
+
+
+def _plainly(check: Callable[[bytes, int, int], bool]) -> Check:
+    return lambda piece, start, end: check(piece.data, start, end)
+
+
+def _is_iban(piece: Piece, start: int, end: int) -> bool:
+    return is_iban(piece.data[start:end].decode())
+
+
+def _mixed_check(known: MixedId) -> Check:
+    def check(piece: Piece, start: int, end: int) -> bool:
+        data = piece.data
+        joined = (
+            data[max(0, start - 1) : start] in {b"-", b"/", b"=", b"."}
+            and data[max(0, start - 2) : start - 1].isalnum()
+        )
+        if joined or data[end : end + 1] in {b"-", b"/", b"="}:
+            return False
+        if known.tag and not piece.cues.name((known.tag, "any"), start, end):
+            return False
+        return known.check(data[start:end].decode()) and (bool(known.tag) or not piece.cues.refuse(start))
+
+    return check
+
+
+def _options() -> re2.Options:
+    options = re2.Options()
+    options.log_errors = False
+    return options
+
+
+def _compiled(pattern: str) -> re2._Regexp:
+    options = _options()
+    options.never_capture = True
+    return re2.compile(pattern, options)
+
+
+def _set(patterns: Iterable[str]) -> re2.Set:
+    """A set with an empty pattern first, which is found in every text that could be read."""
+    made = re2.Set.SearchSet(_options())
+    made.Add("")
+    for pattern in patterns:
+        made.Add(pattern)
+    made.Compile()
+    return made
