@@ -26,6 +26,7 @@ from gateway.edge.client import EdgeClient
 from gateway.errors import BudgetSpent
 from gateway.inference.deployment import Deployment
 from gateway.inference.events import (
+    Delta,
     DraftCompleted,
     DraftJudged,
     DraftText,
@@ -33,8 +34,11 @@ from gateway.inference.events import (
     Event,
     Finished,
     Idle,
+    ReasoningDelta,
+    RefusalDelta,
     Relayed,
     TextDelta,
+    ToolCallDelta,
     UsageReported,
     WholeAnswer,
 )
@@ -328,7 +332,7 @@ class Pipeline:
 
         def look(event: Event) -> None:
             nonlocal used
-            if exchange.record.final_ttft_s is None and isinstance(event, Relayed | TextDelta):
+            if exchange.record.final_ttft_s is None and isinstance(event, Relayed | Delta):
                 exchange.record.final_ttft_s = asyncio.get_running_loop().time() - exchange.started
             if isinstance(event, UsageReported | WholeAnswer) and event.usage is not None:
                 used = event.usage
@@ -401,8 +405,10 @@ class _Passage:
                 if event.finish_reason is not None:
                     self._record.finish_reason = event.finish_reason
                 self._keep(event, len(event.data))
-            case TextDelta():
+            case TextDelta() | ReasoningDelta() | RefusalDelta():
                 self._keep(event, len(event.text))
+            case ToolCallDelta():
+                self._keep(event, len(event.arguments) + 64)
             case Finished():
                 self._record.finish_reason = event.reason
                 self._keep(event, 1)

@@ -53,7 +53,7 @@ class Connections:
     """The connections to one backend; made when they are first needed, in the loop that needs them."""
 
     def __init__(self, backend: Backend) -> None:
-        self._url = f"{backend.base_url}/chat/completions"
+        self._base_url = backend.base_url
         self._headers = CIMultiDict(
             {
                 "content-type": "application/json",
@@ -69,9 +69,11 @@ class Connections:
         self._used: weakref.WeakSet[object] = weakref.WeakSet()
 
     async def post(
-        self, body: bytes, *, traceparent: str | None, on_written: Callable[[], None]
+        self, body: bytes, path: str, *, traceparent: str | None, on_written: Callable[[], None]
     ) -> aiohttp.ClientResponse:
-        """Send `body`; the response's head has come when this returns. `on_written`: a connection is there, and used.
+        """Send `body` to `path` under the base URL; the response's head has come when this returns.
+
+        `on_written` is called when a connection is there, and used.
 
         Raises:
             aiohttp.ClientError, OSError: see `failures`.
@@ -84,18 +86,19 @@ class Connections:
             self._kept = _session(force_close=False)
         payload = _Body(body, used=self._used, on_written=on_written)
         try:
-            return await self._send(self._kept, payload, headers)
+            return await self._send(self._kept, path, payload, headers)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError) as error:
             if not payload.was_used or _was_answered(error):
                 raise
         if self._fresh is None:
             self._fresh = _session(force_close=True)
-        return await self._send(self._fresh, _Body(body, used=self._used, on_written=on_written), headers)
+        payload = _Body(body, used=self._used, on_written=on_written)
+        return await self._send(self._fresh, path, payload, headers)
 
     async def _send(
-        self, session: aiohttp.ClientSession, payload: _Body, headers: CIMultiDict[str]
+        self, session: aiohttp.ClientSession, path: str, payload: _Body, headers: CIMultiDict[str]
     ) -> aiohttp.ClientResponse:
-        return await session.post(self._url, data=payload, headers=headers, allow_redirects=False)
+        return await session.post(self._base_url + path, data=payload, headers=headers, allow_redirects=False)
 
     async def close(self) -> None:
         """End all connections, those in use too."""

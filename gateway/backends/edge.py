@@ -11,6 +11,7 @@ from gateway.edge.client import EdgeClient, EdgeDone, EdgeRequest, EdgeToken
 from gateway.errors import BackendTimeout
 from gateway.inference.events import Emit, Finished, TextDelta, UsageReported
 from gateway.inference.usage import Usage
+from gateway.wire.openai_chat_write import refuse_native_only
 
 
 class EdgeBackend:
@@ -25,7 +26,9 @@ class EdgeBackend:
         Raises:
             EdgeUnavailable, EdgeOverloaded, EdgeCrashed, EdgeUnsuitable: see `errors`.
             BackendTimeout: the backend's limit for the first token or in total, or the request's deadline, passed.
+            InvalidRequest: the edge cannot do what one of the request's fields asks for.
         """
+        refuse_native_only(call.request, call.deployment)
         limit = call.deployment.max_output_tokens if call.max_tokens is None else call.max_tokens
         request = EdgeRequest(
             messages=call.request.messages, max_tokens=limit, sampling=call.request.sampling, tenant=call.tenant

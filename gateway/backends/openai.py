@@ -16,6 +16,7 @@ import aiohttp
 from gateway.backends.call import Call
 from gateway.backends.connection import Connections
 from gateway.backends.content_coding import ContentDecoder, Identity, content_decoder
+from gateway.backends.dialect import Dialect, Translation, openai_dialect
 from gateway.backends.failures import LIBRARY_ERRORS, failure
 from gateway.backends.limits import AttemptLimits
 from gateway.backends.refusal import passed_headers, retry_after_s
@@ -23,7 +24,7 @@ from gateway.errors import BackendBroken, BackendError, BackendRefused
 from gateway.inference.deployment import Backend
 from gateway.inference.events import Emit, Relayed
 from gateway.telemetry.record import AttemptRecord
-from gateway.wire.openai_chat import StreamDecoder, decode_answer, encode_request, refused_by_status
+from gateway.wire.openai_chat import refused_by_status
 
 _MOST_ANSWER_BYTES = 64 * 1024 * 1024
 _MOST_REFUSAL_BYTES = 64 * 1024
@@ -48,10 +49,21 @@ class OpenAIBackend:
     async def answer(self, call: Call, emit: Emit) -> None:
         """Ask, and emit the answer's events: `Relayed`… and `UsageReported` for a stream, else one `WholeAnswer`.
 
+        To a client of another schema go the deltas that say the same.
+
         Raises:
             BackendUnreachable, BackendTimeout, BackendBroken, BackendCut, BackendRefused: see `errors`.
+            InvalidRequest: the backend's schema has no word for something that the request asks for.
         """
-        attempt = _Attempt(call)
+        dialect = openai_dialect(call.request.surface)
+        if not dialect.translates:
+            await self._answer(_Attempt(call, dialect), emit)
+            return
+        translation = Translation(emit)
+        await self._answer(_Attempt(call, dialect), translation.emit)
+        await translation.end()
+
+    async def _answer(self, attempt: _Attempt, emit: Emit) -> None:
         self.active += 1
         try:
             async with attempt.limits:
@@ -98,8 +110,9 @@ class OpenAIBackend:
 class _Attempt:
     """One call on its way: its limits, its timings, its response."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, dialect: Dialect) -> None:
         self._call = call
+        self._dialect = dialect
         self._id = call.deployment.id
         self._timeouts = call.deployment.backend.timeouts
         self._record: AttemptRecord = call.record
@@ -123,10 +136,11 @@ class _Attempt:
 
     async def send(self, connections: Connections, *, ask_usage: bool) -> aiohttp.ClientResponse:
         call = self._call
-        body = encode_request(call.request, call.deployment, max_tokens=call.max_tokens, ask_usage=ask_usage)
+        encode, path = self._dialect.encode, self._dialect.path
+        body = encode(call.request, call.deployment, max_tokens=call.max_tokens, ask_usage=ask_usage)
         self.limits.begin("connect", self._timeouts.connect_s)
         try:
-            response = await connections.post(body, traceparent=call.traceparent, on_written=self._on_written)
+            response = await connections.post(body, path, traceparent=call.traceparent, on_written=self._on_written)
         except LIBRARY_ERRORS as error:
             raise failure(error, deployment=self._id, answered=False) from error
         self._record.status = response.status
@@ -187,7 +201,7 @@ class _Attempt:
 
     async def _read_whole(self, content: aiohttp.StreamReader, coding: ContentDecoder, emit: Emit) -> None:
         body = await self._read(content, coding, _MOST_ANSWER_BYTES)
-        answer = decode_answer(body, deployment=self._id)
+        answer = self._dialect.decode(body, deployment=self._id)
         self._record.usage = answer.usage
         self.limits.pause()
         await emit(answer)
@@ -212,7 +226,7 @@ class _Attempt:
     # --- a stream ---------------------------------------------------------------------------------------------
 
     async def _relay(self, content: aiohttp.StreamReader, coding: ContentDecoder, emit: Emit) -> None:
-        decoder = StreamDecoder(deployment=self._id, n=self._call.request.n)
+        decoder = self._dialect.decoder(deployment=self._id, n=self._call.request.n)
         limits, idle_s, answering = self.limits, self._timeouts.idle_s, False
         plain = isinstance(coding, Identity)
         try:

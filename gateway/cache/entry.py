@@ -14,14 +14,25 @@ from itertools import groupby
 import msgspec
 
 from gateway.cache.sealing import Sealer
-from gateway.inference.events import Event, Finished, Relayed, TextDelta, UsageReported, WholeAnswer
+from gateway.inference.events import (
+    Delta,
+    Event,
+    Finished,
+    ReasoningDelta,
+    RefusalDelta,
+    Relayed,
+    TextDelta,
+    ToolCallDelta,
+    UsageReported,
+    WholeAnswer,
+)
 from gateway.inference.usage import Usage
 
 _PLAIN, _DEFLATED, _SEALED = b"\x01", b"\x02", b"\x03"
 _DEFLATE_FROM = 4_096
 """Bytes; below, deflating costs more than it saves."""
 
-Kept = TextDelta | Relayed | Finished | UsageReported | WholeAnswer
+Kept = Delta | Relayed | Finished | UsageReported | WholeAnswer
 
 
 class Entry(msgspec.Struct, array_like=True, frozen=True):
@@ -134,8 +145,10 @@ def size_of(kept: Iterable[Kept]) -> int:
                 size += len(event.data)
             case WholeAnswer():
                 size += len(event.body)
-            case TextDelta():
+            case TextDelta() | ReasoningDelta() | RefusalDelta():
                 size += len(event.text)
+            case ToolCallDelta():
+                size += len(event.arguments)
             case Finished():
                 size += 1
     return size

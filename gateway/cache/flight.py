@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from gateway.errors import BackendCut
 from gateway.inference.events import (
+    Delta,
     DraftCompleted,
     DraftJudged,
     DraftText,
@@ -21,8 +22,11 @@ from gateway.inference.events import (
     Event,
     Finished,
     Idle,
+    ReasoningDelta,
+    RefusalDelta,
     Relayed,
     TextDelta,
+    ToolCallDelta,
     UsageReported,
     WholeAnswer,
 )
@@ -122,7 +126,7 @@ class Continuation:
         self._flight = flight
         self._left = "".join(event.text for event in flight.events if isinstance(event, Relayed | TextDelta))
         self._is_text = all(map(_is_text, flight.events))
-        self._joined = not any(isinstance(event, Relayed | TextDelta) for event in flight.events)
+        self._joined = not any(isinstance(event, Relayed | Delta) for event in flight.events)
 
     async def emit(self, event: Event) -> None:
         """Take the new source's next event."""
@@ -151,6 +155,8 @@ class Continuation:
 
 def _is_text(event: Event) -> bool:
     """Nothing in it but the text of choice 0, or nothing at all."""
+    if isinstance(event, ReasoningDelta | RefusalDelta | ToolCallDelta):
+        return False
     return not isinstance(event, Relayed) or event.content_bytes == len(event.text.encode("utf-8", "surrogatepass"))
 
 
@@ -164,7 +170,9 @@ def _size(event: Event) -> int:
             return len(event.data) + 64
         case WholeAnswer():
             return len(event.body) + 64
-        case TextDelta() | DraftText() | DraftCompleted() | DraftJudged():
+        case ToolCallDelta():
+            return len(event.arguments) + 64
+        case TextDelta() | ReasoningDelta() | RefusalDelta() | DraftText() | DraftCompleted() | DraftJudged():
             return len(event.text) + 64
         case _:
             return 64

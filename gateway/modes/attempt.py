@@ -20,7 +20,18 @@ from gateway.errors import (
     NoDeployment,
 )
 from gateway.inference.deployment import Deployment
-from gateway.inference.events import Emit, Event, Finished, Relayed, TextDelta, UsageReported, WholeAnswer
+from gateway.inference.events import (
+    Emit,
+    Event,
+    Finished,
+    ReasoningDelta,
+    RefusalDelta,
+    Relayed,
+    TextDelta,
+    ToolCallDelta,
+    UsageReported,
+    WholeAnswer,
+)
 from gateway.inference.usage import Usage, input_tokens_charged, output_tokens_estimate
 from gateway.modes.plan import Plan
 from gateway.telemetry.record import AttemptRecord
@@ -101,8 +112,10 @@ class _Attempt:
                 if not self.shown and not event.content and event.finish_reason is None:
                     self._waiting.append(event)
                     return
-            case TextDelta():
+            case TextDelta() | ReasoningDelta() | RefusalDelta():
                 self._content_bytes += len(event.text)
+            case ToolCallDelta():
+                self._content_bytes += len(event.name) + len(event.arguments)
             case UsageReported():
                 self._usage_told = True
                 self._record.usage = event.usage

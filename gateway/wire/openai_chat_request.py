@@ -132,8 +132,8 @@ def encode_request(
 ) -> bytes:
     """The body for `deployment`: model and limits rewritten, usage asked for on streams, all else byte for byte.
 
-    `max_tokens` is the answer's limit; None leaves what the client said. Without `ask_usage`, for a backend that refuses
-    the option, `stream_options` is left out.
+    `max_tokens` is the answer's limit; None leaves what the client said. Without `ask_usage`, for a backend that
+    refuses the option, `stream_options` is left out.
     """
     fields = dict(request.fields)
     fields["model"] = Raw(_ENCODER.encode(deployment.model))

@@ -35,8 +35,10 @@ FAILED = "Error: "
 """Before the text of a tool that failed."""
 
 
-def write_request(request: InferenceRequest, deployment: Deployment, *, max_tokens: int | None) -> bytes:
-    """The chat body that asks `deployment` the same.
+def write_request(
+    request: InferenceRequest, deployment: Deployment, *, max_tokens: int | None, ask_usage: bool = True
+) -> bytes:
+    """The chat body that asks `deployment` the same; on a stream with its usage, unless not `ask_usage`.
 
     Raises:
         InvalidRequest: chat cannot say it; `param` is the client's field.
@@ -54,7 +56,9 @@ def write_request(request: InferenceRequest, deployment: Deployment, *, max_toke
         body[deployment.backend.max_tokens_field] = limit
     body |= _sampling(request.sampling) | _asked(conversation)
     if request.stream:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        body["stream"] = True
+        if ask_usage:
+            body["stream_options"] = {"include_usage": True}
     return _ENCODER.encode(body)
 
 
