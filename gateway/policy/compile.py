@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from gateway.inference.deployment import Deployment
 from gateway.policy.compile_backends import PlacesCompiler
+from gateway.policy.compile_classification import with_classifiers
 from gateway.policy.compile_rules import RulesCompiler
 from gateway.policy.compile_tenants import TenantsCompiler
 from gateway.policy.compiled import CompiledPolicy, Constraint, DraftRule, Mode, Route, TenantPolicy, lacking
@@ -47,7 +48,7 @@ def compile_policy(document: Document, environment: Environment, mistakes: Mista
         constraints=constraints,
         conditions=Conditions(rules.compiler, rules.conditions),
         invariants=invariants,
-        tenants=tenant_policies,
+        tenants=with_classifiers(tenant_policies, specs.tenants),
         keys=tenants.keys,
         keyless_tenant=tenants.keyless,
         edge=places.edge,

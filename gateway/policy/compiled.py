@@ -10,9 +10,11 @@ from typing import Literal
 
 from gateway.budgets.limit import Limit, Rate
 from gateway.cache.rule import CacheRule
+from gateway.classification.classifier import Classifier, Found
+from gateway.classification.texts import texts_of
 from gateway.errors import Mistake
 from gateway.inference.deployment import Backend, Deployment
-from gateway.inference.request import DraftWish
+from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.policy.expressions import Condition, Conditions
 from gateway.tenants.tenant import Tenant
 
@@ -167,6 +169,15 @@ class TenantPolicy:
     rate: Rate | None = None
     when_store_is_gone: WhenStoreIsGone = "closed"
     keyless: bool = False
+    classifier: Classifier | None = field(default=None, compare=False, repr=False)
+    """What is looked for in the text of its requests; None: nothing."""
+
+    def found_in(self, request: InferenceRequest) -> Found:
+        """What the classifier finds in all text that a backend would get with `request`."""
+        if self.classifier is None or self.classifier.is_off:
+            return Found()
+        read = texts_of(request)
+        return self.classifier.classify(read.texts, unread=read.unread)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from gateway.budgets.limit import Window
+from gateway.classification.dictionary import MOST_WORDS
 from gateway.inference.deployment import BackendType
 from gateway.policy import values
 
+LONGEST_CLASSIFICATION_S = 1.0
 _PLAIN = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 # `WithJsonSchema` says what a file may hold, for editors; the validator turns that into the gateway's units.
@@ -23,6 +25,12 @@ Name = Annotated[
 ]
 PlainName = Annotated[
     str, BeforeValidator(values.plain_name), WithJsonSchema({"type": "string", "pattern": f"^{_PLAIN}$"})
+]
+Label = Annotated[
+    str, BeforeValidator(values.label), WithJsonSchema({"type": "string", "pattern": "^[a-z0-9][a-z0-9_.-]{0,63}$"})
+]
+Word = Annotated[
+    str, BeforeValidator(values.word), WithJsonSchema({"type": "string", "minLength": 2, "maxLength": 128})
 ]
 Flag = Annotated[bool, BeforeValidator(values.flag)]
 Seconds = Annotated[
@@ -254,13 +262,41 @@ class RateSpec(Spec):
         return self
 
 
+class ClassificationSpec(Spec):
+    """What is looked for in the text of requests. Without a word about it: everything."""
+
+    kinds: list[Literal["card", "iban", "national-id", "email", "phone", "ip", "secret"]] | None = None
+    limit: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _is_short(self) -> ClassificationSpec:
+        if self.limit is not None and self.limit > LONGEST_CLASSIFICATION_S:
+            raise ValueError("`limit` is at most 1s: no other request is served in that time")
+        return self
+
+
+class DictionarySpec(Spec):
+    """Words that give a request a label when they stand in its text."""
+
+    label: Label
+    words: Annotated[list[Word], Field(min_length=1)]
+
+
 class TenantSpec(Spec):
     """Who pays."""
 
     region: Text | None = None
     labels: list[PlainName] = []
+    classification: ClassificationSpec = ClassificationSpec()
+    dictionary: list[DictionarySpec] = []
     keys: list[KeySpec] = []
     keyless: Flag = False
     budgets: list[BudgetSpec] = []
     rate: RateSpec | None = None
     when_store_is_gone: Literal["closed", "open"] = "closed"
+
+    @model_validator(mode="after")
+    def _has_no_long_dictionary(self) -> TenantSpec:
+        if sum(len(entry.words) for entry in self.dictionary) > MOST_WORDS:
+            raise ValueError(f"a tenant's `dictionary` has {MOST_WORDS:,} words at most")
+        return self

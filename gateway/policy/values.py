@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
+from gateway.classification.dictionary import LONGEST_WORD
 from gateway.policy.yaml_file import Word
 
 NANOUSD_PER_USD = 1_000_000_000
@@ -22,6 +23,7 @@ _DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,127}")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LABEL = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -56,6 +58,22 @@ def plain_name(value: object) -> str:
     found = text(value)
     if not _PLAIN_NAME.fullmatch(found):
         raise ValueError(f"`{found[:80]}` is no name; use letters, digits and . _ - (at most 64)")
+    return found
+
+
+def label(value: object) -> str:
+    """The name of a label: lower case letters, digits and `_.-`, at most 64; as clients may name it."""
+    found = text(value)
+    if not _LABEL.fullmatch(found):
+        raise ValueError(f"`{found[:80]}` is no label; use lower case letters, digits and . _ - (at most 64)")
+    return found
+
+
+def word(value: object) -> str:
+    """A word or a few, of 2 to 128 characters, with a letter or digit in it."""
+    found = text(value).strip()
+    if not 2 <= len(found) <= LONGEST_WORD or not any(character.isalnum() for character in found):
+        raise ValueError(f"`{found[:80]}` is no word to look for; use 2 to {LONGEST_WORD} characters")
     return found
 
 

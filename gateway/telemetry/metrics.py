@@ -40,6 +40,7 @@ _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _MOST_LABEL_SETS = 500
 _TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
 _TPOT_BUCKETS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5)
+_CLASSIFY_BUCKETS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1)
 _E2E_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _NANOUSD_PER_USD = 1_000_000_000
 
@@ -92,6 +93,9 @@ class Metrics:
         self._holds = self._counter("budget_holds", "Reservations: settled, downgraded, refused.", ("route", "outcome"))
         self._cache = self._counter("cache", "Look-ups in the prompt cache.", ("route", "result"))
         self._verdicts = self._counter("drafts", "Drafts by their verdict.", ("route", "verdict"))
+        self._classify = self._histogram(
+            "classify", "What looking for personal data took, by what came of it.", ("result",), _CLASSIFY_BUCKETS
+        )
         self._no_draft = self._counter("drafts_not_made", "Requests without a draft, by the reason.", ("reason",))
 
     def _count_answers(self) -> None:
@@ -124,6 +128,8 @@ class Metrics:
             self._holds.of(route, record.hold).inc()
         if record.cache:
             self._cache.of(route, record.cache).inc()
+        if record.classified and record.classify_s is not None:
+            self._classify.of(record.classified).observe(record.classify_s)
         if record.no_draft:
             self._no_draft.of(record.no_draft).inc()
         for attempt in record.attempts:

@@ -55,6 +55,12 @@ class RequestRecord:
     mode: str = ""
     policy: str = ""
     labels: tuple[str, ...] = ()
+    classified: str = ""
+    """What the classifier came to: `clean`, `found` or `unclassified`; empty where it looks for nothing."""
+    classify_s: float | None = None
+    """What it took."""
+    found: dict[str, int] = field(default_factory=dict)
+    """How many it found of each kind."""
     deployment: str = ""
     """The deployment that gave the final."""
     attempts: list[AttemptRecord] = field(default_factory=list)
