@@ -22,8 +22,8 @@ def init(directory: Path) -> None:
         message = f"{directory} has {', '.join(existing)} already; nothing was written. Name another folder."
         raise click.ClickException(message)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
             with (directory / name).open("x", encoding="utf-8") as file:
                 file.write(text)
     except OSError as error:

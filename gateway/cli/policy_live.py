@@ -21,7 +21,7 @@ _ASK_S = 10.0
 
 
 @click.command()
-@click.option("--url", type=GatewayUrl(), default=DEFAULT_URL, show_default=True, envvar="FIRSTDRAFT_URL")
+@click.option("--url", type=GatewayUrl(), default=DEFAULT_URL, show_default=True, help="The gateway.")
 @JSON
 def status(*, url: str, as_json: bool) -> None:
     """Say which policy a running gateway serves under, and whether it refused a newer one.

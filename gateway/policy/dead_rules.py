@@ -1,7 +1,7 @@
 """Rules that can never do anything: unreachable routes and fallbacks, constraints that leave nothing.
 
-What is dead for every tenant that there could be is a mistake; what is dead only because no tenant of the policy is of
-that kind is a warning, for that tenant may come. Nothing is said where the search is not through.
+Only what is dead for every tenant that there could be is a mistake: a constraint for tenants of a region may well stand
+there before the first of them comes. Nothing is said where the search is not through.
 """
 
 from __future__ import annotations
@@ -201,11 +201,8 @@ class _Look:
         """Note it when no request has these outcomes. True when none has, of the tenants that there are."""
         if self._is_possible(self._real, asked, {}):
             return False
-        mark = self._document.mark(path)
-        if self._is_possible(self._any_tenant, asked, {}):
-            self._mistakes.warn(mark, f"for the tenants that there are, this is {what}")
-        else:
-            self._mistakes.add(mark, f"this is {what}")
+        if not self._is_possible(self._any_tenant, asked, {}):
+            self._mistakes.add(self._document.mark(path), f"this is {what}")
         return True
 
 

@@ -54,7 +54,9 @@ def _literals(node: Node) -> Iterator[Constant]:
 def _among(what: str, names: Callable[[Known], Iterable[str]], *, is_certain: bool) -> Callable[..., Iterator[Odd]]:
     def check(literal: Constant, known: Known) -> Iterator[Odd]:
         value = literal.value
-        if isinstance(value, str) and value and value not in (there := set(names(known))):
+        there = set(names(known))
+        # Where there is none at all, the rule stands there for the first one that comes.
+        if isinstance(value, str) and value and value not in there and (there or is_certain):
             yield Odd(literal.offset, f"there is no {what} `{value}`{suggestion(value, there)}", is_certain)
 
     return check

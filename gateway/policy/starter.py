@@ -6,7 +6,9 @@ from importlib import resources
 
 
 def files() -> dict[str, str]:
-    """Name and text of each file, by name. The repository's `policies/` holds the same."""
+    """Name and text of each file, by name, `tests/…` among them. The repository's `policies/` holds the same."""
     folder = resources.files("gateway.policy").joinpath("first_folder")
-    texts = {entry.name: entry.read_text("utf-8") for entry in folder.iterdir() if entry.name.endswith(".yaml")}
+    found = [("", entry) for entry in folder.iterdir()]
+    found += [("tests/", entry) for entry in folder.joinpath("tests").iterdir()]
+    texts = {f"{where}{entry.name}": entry.read_text("utf-8") for where, entry in found if entry.name.endswith(".yaml")}
     return dict(sorted(texts.items()))

@@ -60,7 +60,8 @@ def test_init(run, tmp_path):
     """`init` writes the starter policy and says what to do next."""
     done = run("init", "mine/policies")
     assert done.exit_code == 0
-    assert {path.name: path.read_text() for path in (tmp_path / "mine/policies").iterdir()} == starter.files()
+    written = tmp_path / "mine/policies"
+    assert {str(path.relative_to(written)): path.read_text() for path in written.rglob("*.yaml")} == starter.files()
     assert "firstdraft serve --policies mine/policies" in done.output
 
 
