@@ -26,7 +26,8 @@
     │   └── EdgeUnsuitable           400 cannot serve this request (too long, tools, images)
     ├── NoDeployment                 503 allowed deployments exist, none can be used now
     ├── StoreError
-    │   └── StoreUnavailable         503 Redis is slow, gone or refusing
+    │   └── StoreUnavailable         503 Redis is slow or gone
+    │       └── StoreRefused         503 it answered that it will not
     ├── ShuttingDown                 503 the gateway drains
     ├── ClientGone                   499 the client closed the connection; nobody is left to tell
     ├── InternalError                500 a fault of ours; its message is never shown
@@ -306,6 +307,10 @@ class StoreUnavailable(StoreError):
 
     code = "store_unavailable"
     retryable = True
+
+
+class StoreRefused(StoreUnavailable):
+    """The store answered with an error: this command did nothing, others may be served."""
 
 
 class ShuttingDown(FirstdraftError):

@@ -42,6 +42,16 @@ class Allowance:
         self.change(claim.tenant, limits, worst_case(claim, output), 1)
         return output
 
+    def extend(self, tenant: str, limits: tuple[Limit, ...], before: Charge, after: Charge) -> bool:
+        """Take what `after` is more than `before` as well; False, and nothing taken, where it does not fit."""
+        for limit in limits:
+            more = after.tokens - before.tokens if limit.unit == "tokens" else after.nanousd - before.nanousd
+            if self._used[tenant, limit] + more > int(limit.amount * SHARE):
+                return False
+        self.change(tenant, limits, before, -1)
+        self.change(tenant, limits, after, 1)
+        return True
+
     def change(self, tenant: str, limits: tuple[Limit, ...], charge: Charge, sign: int) -> None:
         """Add a charge (`sign` 1), or take it off because it was settled or reported (-1)."""
         for limit in limits:
@@ -62,5 +72,5 @@ def _fitting(claim: Claim, limit: Limit, room: int) -> int:
     money = room - claim.input_cost_nanousd
     if money < 0:
         return -1
-    price = claim.price.output_nanousd
+    price = claim.price.output_worst_nanousd
     return claim.output_tokens if price == 0 else money * 1_000_000 // price

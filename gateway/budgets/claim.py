@@ -7,13 +7,16 @@ from typing import Literal
 import msgspec
 
 from gateway.budgets.limit import Limit, Rate
-from gateway.inference.deployment import Price
+from gateway.inference.deployment import TOKENS_PER_PRICE, Price
 from gateway.inference.usage import Usage
 
 MOST_TOKENS = 1_000_000_000
 """More output tokens than this are not wanted by anybody; keeps the scripts' sums exact."""
 MOST_AMOUNT = 2**53 - 1
 """The largest whole number that the store's Lua counts exactly: 9 million dollars in nano-dollars."""
+
+
+_NANOUSD_PER_USD = 1_000_000_000
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +27,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     feature: str
     """Empty: none. Only limits of this feature, and those of no feature, apply."""
+    key: str = ""
+    """The API key's name; as with features."""
     limits: tuple[Limit, ...]
     rate: Rate | None
     input_tokens: int
@@ -33,15 +38,14 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     min_output_tokens: int = 1
     """With fewer the request is not worth sending: it is refused."""
     price: Price
-    """Of the dearest deployment that may answer."""
+    """Of the deployment that is asked first; a dearer one needs more (`Ledger.extend`)."""
     fail: Literal["closed", "open"] = "closed"
     """What happens without the store: refused, or granted within the local allowance."""
 
     @property
     def input_cost_nanousd(self) -> int:
-        """The input at the price of uncached tokens, or of cached ones should those cost more; rounded up."""
-        cached = self.input_tokens if self.price.cached_input_nanousd > self.price.input_nanousd else 0
-        return self.price.cost_nanousd(input_tokens=self.input_tokens, output_tokens=0, cached_input_tokens=cached)
+        """The input, each token at the dearest price that it may have; rounded up."""
+        return -(-self.input_tokens * self.price.input_worst_nanousd // TOKENS_PER_PRICE)
 
 
 class Left(msgspec.Struct, frozen=True):
@@ -65,26 +69,46 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
 class Hold:
     """What a claim was granted. Whoever has it says what was used; leaving its context books that."""
 
-    __slots__ = ("_charge", "_reserved", "headers", "id", "left", "output_tokens")
+    __slots__ = ("_charge", "_rates", "claim", "id", "left", "output_tokens", "reserved")
 
     def __init__(
         self,
         *,
         hold_id: str,
+        claim: Claim,
         output_tokens: int,
         reserved: Charge,
-        headers: dict[str, str] | None = None,
         left: tuple[Left, ...] = (),
+        rates: tuple[Left | None, Left | None] = (None, None),
     ) -> None:
         self.id = hold_id
+        self.claim = claim
         self.output_tokens = output_tokens
         """The most output tokens that the backend may be asked for."""
-        self.headers = headers or {}
-        """`x-ratelimit-*` for the response; empty where nothing limits."""
+        self.reserved = reserved
+        """What is booked when nobody says what was used."""
         self.left = left
         """After this hold, in the order of the tenant's limits that apply."""
-        self._reserved = reserved
+        self._rates = rates
         self._charge: Charge | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """`x-ratelimit-*` and `x-firstdraft-budget-warning` for the response; empty where nothing limits."""
+        headers = grant_headers(self.left, *self._rates)
+        if warned := self.warned:
+            headers["x-firstdraft-budget-warning"] = "; ".join(describe_used(entry) for entry in warned)
+        return headers
+
+    @property
+    def warned(self) -> tuple[Left, ...]:
+        """The limits of which so much is used that the tenant wants to be warned."""
+        return tuple(
+            entry
+            for entry in self.left
+            if entry.limit.warn_at is not None
+            and entry.limit.amount - entry.left >= entry.limit.warn_at * entry.limit.amount
+        )
 
     def charge(self, usage: Usage, cost_nanousd: int) -> None:
         """Say what was used; the last word counts. It is booked as it is, also when it is more than was held."""
@@ -103,15 +127,15 @@ class Hold:
     @property
     def charged(self) -> Charge:
         """What is to be booked: the charge, or all that was reserved while nobody said what was used."""
-        return self._reserved if self._charge is None else self._charge
+        return self.reserved if self._charge is None else self._charge
 
 
-def applying(limits: tuple[Limit, ...], feature: str) -> tuple[Limit, ...]:
-    """The limits that count for a feature; of two that measure the same thing only the smaller."""
-    smallest: dict[tuple[str, str, str | None], Limit] = {}
+def applying(limits: tuple[Limit, ...], feature: str, key: str = "") -> tuple[Limit, ...]:
+    """The limits that count for a feature and a key; of two that measure the same thing only the smaller."""
+    smallest: dict[tuple[str, str, str | None, str | None], Limit] = {}
     for limit in limits:
-        if limit.feature is None or limit.feature == feature:
-            same = (limit.unit, limit.per, limit.feature)
+        if limit.feature in {None, feature} and limit.key in {None, key}:
+            same = limit.same
             if same not in smallest or limit.amount < smallest[same].amount:
                 smallest[same] = limit
     return tuple(smallest.values())
@@ -119,7 +143,7 @@ def applying(limits: tuple[Limit, ...], feature: str) -> tuple[Limit, ...]:
 
 def worst_case(claim: Claim, output_tokens: int) -> Charge:
     """What `output_tokens` of answer cost at most: what the scripts reserve, to the nano-dollar."""
-    output_cost = claim.price.cost_nanousd(input_tokens=0, output_tokens=output_tokens)
+    output_cost = -(-output_tokens * claim.price.output_worst_nanousd // TOKENS_PER_PRICE)
     return Charge(
         tokens=claim.input_tokens + output_tokens,
         nanousd=claim.input_cost_nanousd + output_cost,
@@ -144,6 +168,30 @@ def grant_headers(left: tuple[Left, ...], requests: Left | None, tokens: Left | 
             headers[f"x-ratelimit-remaining-{kind}"] = str(entry.left)
             headers[f"x-ratelimit-reset-{kind}"] = _duration(entry.resets_in_s)
     return headers
+
+
+def describe_used(entry: Left) -> str:
+    """`83% of 2,000,000 tokens per day`, with the feature's or the key's name; ASCII, for a header."""
+    limit = entry.limit
+    share = (limit.amount - entry.left) * 100 // limit.amount
+    return f"{share}% of {describe(limit)}"
+
+
+def describe(limit: Limit) -> str:
+    """`2,000,000 tokens per day for feature 'chat'`."""
+    of_feature = f" for feature {limit.feature!r}" if limit.feature is not None else ""
+    of_key = f" for key {limit.key!r}" if limit.key is not None else ""
+    window = f"in {limit.per.removeprefix('rolling ')}" if limit.rolling_s else f"per {limit.per}"
+    return f"{amount_text(limit, limit.amount)} {window}{of_feature}{of_key}"
+
+
+def amount_text(limit: Limit, amount: int) -> str:
+    """`1,500 tokens` or `0.25 USD`."""
+    if limit.unit == "tokens":
+        return f"{amount:,} tokens"
+    dollars = f"{amount / _NANOUSD_PER_USD:,.9f}".rstrip("0")
+    whole, _, cents = dollars.partition(".")
+    return f"{whole}.{cents:0<2} USD"
 
 
 def _duration(seconds: float) -> str:

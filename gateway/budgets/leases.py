@@ -6,44 +6,56 @@ import asyncio
 import random
 from collections.abc import Iterator
 
+import msgspec
 import structlog
 
 from gateway.budgets.claim import Hold
-from gateway.budgets.terms import tenant_keys
+from gateway.budgets.memory import Memory
+from gateway.budgets.scripts import Scripts
+from gateway.budgets.terms import Terms, tenant_keys
 from gateway.errors import StoreUnavailable
 from gateway.store.client import PREFIX, ScriptCall, Store
-from gateway.store.line import Argument
-from gateway.store.script import Script
+from gateway.store.line import Answer
+from gateway.store.script import RUN
 
-_TENANTS = PREFIX + "ledger-tenants"
+TENANTS = PREFIX + "ledger-tenants"
 """Whose holds a reaper has to look after: a set, so that one gateway's are found by another."""
 _HOLDS_PER_CALL = 100
 _TENANTS_PER_CALL = 200
+_NOTED_AT_MOST_AFTER_S = 1.0
+
+_pack = msgspec.msgpack.Encoder().encode
 
 
 class OpenHold:
     """A hold in use, and what the store needs to know it again."""
 
-    __slots__ = ("epoch", "hold", "keys", "record", "tenant")
+    __slots__ = ("epoch", "hold", "record", "seq", "terms")
 
-    def __init__(self, hold: Hold, tenant: str, keys: tuple[str, ...], epoch: bytes, record: bytes) -> None:
+    def __init__(self, hold: Hold, terms: Terms, *, epoch: str, seq: int, record: bytes) -> None:
         self.hold = hold
-        self.tenant = tenant
-        self.keys = keys
+        self.terms = terms
         self.epoch = epoch
+        """In which it is known to be open; `seq`: since when."""
+        self.seq = seq
         self.record = record
+
+    @property
+    def tenant(self) -> str:
+        return self.terms.tenant
 
 
 class Leases:
     """The open holds of this process. `renew` and `reap` run as long as the ledger does."""
 
-    def __init__(self, store: Store, lease_s: float, *, renew: Script, expire: Script) -> None:
+    def __init__(self, store: Store, memory: Memory, scripts: Scripts, lease_s: float) -> None:
         self._store = store
+        self._memory = memory
+        self._scripts = scripts
         self._lease_s = lease_s
-        self._renew_script = renew
-        self._expire_script = expire
         self._open: dict[str, OpenHold] = {}
         self._tenants: set[str] = set()
+        self._noted: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -51,7 +63,11 @@ class Leases:
     def add(self, entry: OpenHold) -> None:
         """From now on its lease is renewed."""
         self._open[entry.hold.id] = entry
-        self._tenants.add(entry.tenant)
+        self._tenants.add(entry.terms.tenant)
+
+    def get(self, hold_id: str) -> OpenHold | None:
+        """An open hold; None if it is not open here."""
+        return self._open.get(hold_id)
 
     def take(self, hold_id: str) -> OpenHold | None:
         """It is over; None if it is not open here."""
@@ -63,39 +79,58 @@ class Leases:
         self._open.clear()
         return entries
 
+    def of(self, tenant: str) -> list[OpenHold]:
+        """A tenant's, left where they are."""
+        return [entry for entry in self._open.values() if entry.tenant == tenant]
+
     async def renew(self) -> None:
         """Renew every third of a lease, all open holds in one round trip. Runs for ever."""
         while True:
             await asyncio.sleep(self._lease_s / 3)
             batches = list(self._batches())
-            calls = [ScriptCall(self._renew_script, batch[0].keys, self._renew_words(batch)) for batch in batches]
-            if not calls:
+            if not batches:
                 continue
+            calls = [ScriptCall(self._scripts.renew, batch[0].terms.keys, self._words(batch)) for batch in batches]
             try:
                 answers = await self._store.scripts(calls)
             except StoreUnavailable:
                 continue  # the store says so itself; two more tries fit into the lease
             for batch, answer in zip(batches, answers, strict=True):
-                if isinstance(answer, StoreUnavailable):
-                    structlog.get_logger().error("leases_not_renewed", reason=answer.message)
-                else:
-                    self._note(batch, answer)
+                self._note(batch, answer)
 
     async def reap(self) -> None:
         """End the leases that ran out, of whatever gateway, a few times in each lease. Runs for ever."""
         while True:
-            await asyncio.sleep(self._lease_s / 4 * random.uniform(0.8, 1.2))  # noqa: S311 spreads gateways, hides nothing
+            await self._rest(self._lease_s / 4 * random.uniform(0.8, 1.2))  # noqa: S311 spreads gateways, hides nothing
             try:
-                if self._tenants:
-                    await self._store.command("SADD", _TENANTS, *sorted(self._tenants))
-                tenants = [name.decode() for name in await self._store.command("SMEMBERS", _TENANTS)]
+                await self._note_tenants(self._tenants)
+                tenants = [
+                    name.decode(errors="surrogatepass") for name in await self._store.command("SMEMBERS", TENANTS)
+                ]
                 for start in range(0, len(tenants), _TENANTS_PER_CALL):
                     await self._expire(tenants[start : start + _TENANTS_PER_CALL])
             except StoreUnavailable:
                 continue
 
+    async def _rest(self, pause_s: float) -> None:
+        """Sleep; tenants that came meanwhile are noted soon, for this gateway may not live until its next round."""
+        end = asyncio.get_running_loop().time() + pause_s
+        while (left_s := end - asyncio.get_running_loop().time()) > 0:
+            await asyncio.sleep(min(left_s, _NOTED_AT_MOST_AFTER_S))
+            if new := self._tenants - self._noted:
+                try:
+                    await self._note_tenants(new)
+                except StoreUnavailable:
+                    continue
+
+    async def _note_tenants(self, tenants: set[str]) -> None:
+        if tenants:
+            await self._store.command("SADD", TENANTS, *sorted(tenants))
+            self._noted |= tenants
+
     async def _expire(self, tenants: list[str]) -> None:
-        calls = [ScriptCall(self._expire_script, tenant_keys(tenant), ()) for tenant in tenants]
+        words = (RUN, _pack(("",)))
+        calls = [ScriptCall(self._scripts.expire, tenant_keys(tenant), words) for tenant in tenants]
         for tenant, ended in zip(tenants, await self._store.scripts(calls), strict=True):
             if isinstance(ended, int) and ended > 0:
                 structlog.get_logger().warning("holds_expired", tenant=tenant, holds=ended)
@@ -109,16 +144,14 @@ class Leases:
             for start in range(0, len(entries), _HOLDS_PER_CALL):
                 yield entries[start : start + _HOLDS_PER_CALL]
 
-    def _renew_words(self, batch: list[OpenHold]) -> list[Argument]:
-        words: list[Argument] = [int(self._lease_s * 1000)]
-        for entry in batch:
-            words += (entry.hold.id, entry.epoch, entry.record)
-        return words
+    def _words(self, batch: list[OpenHold]) -> tuple[str, bytes]:
+        epoch = self._memory.of(batch[0].tenant).epoch
+        return RUN, _pack((epoch, int(self._lease_s * 1000), *(entry.hold.id for entry in batch)))
 
-    def _note(self, batch: list[OpenHold], answer: list[bytes | int]) -> None:
-        epoch = answer[0]
-        for entry, renewed in zip(batch, answer[1:], strict=True):
-            if renewed and isinstance(epoch, bytes):
-                entry.epoch = epoch
-            elif entry.hold.id in self._open:
-                structlog.get_logger().error("lease_lost", tenant=entry.tenant, hold=entry.hold.id)
+    def _note(self, batch: list[OpenHold], answer: Answer) -> None:
+        if isinstance(answer, StoreUnavailable):
+            structlog.get_logger().error("leases_not_renewed", reason=answer.message)
+        elif answer[0] == 1:  # else another epoch: whoever tells what we know puts them back
+            for entry, renewed in zip(batch, answer[1:], strict=True):
+                if not renewed and entry.hold.id in self._open:
+                    structlog.get_logger().error("lease_lost", tenant=entry.tenant, hold=entry.hold.id)

@@ -3,14 +3,15 @@
 The life of a hold, as a gateway sees it (as the store sees it: `lua/shared.lua`):
 
     hold() entered ──hold.lua──> open ──left, in any way──> queued ──settle.lua──> booked
-         │                        └── every third of a lease: renew.lua
+         │                        ├── every third of a lease: renew.lua
+         │                        └── a dearer target is tried: extend.lua, or it is not tried
          ├── refused: BudgetSpent, RateLimited; nothing was taken
          ├── not heard (store gone, task cancelled): given up by its id, should it have been taken all the same
          └── store gone and `fail: open`: granted by `allowance`, and reported with book.lua when the store is back
 
 A gateway that dies settles nothing: its leases end, and each of its holds is booked at what it reserved, by the next
 hold of that tenant or by any gateway's reaper. A settlement that comes after that changes nothing: too much is booked
-then, never too little.
+then, never too little. A store that may have lost something is told what this gateway was told before (`recall`).
 """
 
 from __future__ import annotations
@@ -22,36 +23,52 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self
 
+import msgspec
 import structlog
 
 from gateway.budgets.allowance import Allowance
-from gateway.budgets.claim import Charge, Claim, Hold, Left, grant_headers, worst_case
+from gateway.budgets.claim import Charge, Claim, Hold, Left, worst_case
 from gateway.budgets.leases import Leases, OpenHold
 from gateway.budgets.limit import Limit
+from gateway.budgets.memory import Memory
+from gateway.budgets.recall import Recall
 from gateway.budgets.refusal import budget_spent, larger_than_rate, rate_limited
-from gateway.budgets.settler import Settlement, Settler
+from gateway.budgets.scripts import Scripts
+from gateway.budgets.settlements import GivingUp, Reporting, Settling
+from gateway.budgets.settler import Settler
 from gateway.budgets.shares import Shares
 from gateway.budgets.terms import (
+    EPOCH,
+    FIRST_LIMIT,
+    HELD,
+    LARGE,
+    RATE,
+    SPENT,
+    WAIT,
+    WINDOWS,
+    Clock,
     Reply,
     Terms,
     TermsOf,
     hold_words,
-    limit_words,
-    logged_feature,
     read_left,
     read_reply,
-    tenant_keys,
+    readable,
 )
+from gateway.budgets.warnings import Warnings
 from gateway.errors import FirstdraftError, StoreUnavailable
-from gateway.store.client import ScriptCall, Store
-from gateway.store.line import Argument
-from gateway.store.script import Script
+from gateway.store.client import Store
+from gateway.store.script import RUN
 
 __all__ = ["Claim", "Hold", "Ledger", "Left"]
 
 _SETTLE_BEFORE_REFUSING_S = 0.25
 _FLUSH_AT_EXIT_S = 3.0
 _RETRY_AFTER_S = 1.0
+_MOST_TRIES = 5
+"""Of one hold: another epoch, other windows, a wait, and again."""
+
+_pack = msgspec.msgpack.Encoder().encode
 
 
 class Ledger:
@@ -65,16 +82,19 @@ class Ledger:
     def __init__(self, store: Store, *, lease_s: float = 60.0) -> None:
         self._store = store
         self._lease_ms = int(lease_s * 1000)
-        self._scripts = {
-            name: Script.read("gateway.budgets", name, "lua/shared.lua", f"lua/{name}.lua")
-            for name in ("hold", "settle", "renew", "expire", "left", "book")
-        }
+        self._scripts = Scripts()
+        self._clock = Clock()
         self._terms = TermsOf()
         self._shares = Shares()
+        self._warnings = Warnings()
         self._allowance = Allowance()
-        self._settler = Settler(store)
-        self._leases = Leases(store, lease_s, renew=self._scripts["renew"], expire=self._scripts["expire"])
-        self._local: dict[str, tuple[Claim, Hold]] = {}
+        self._memory = Memory()
+        self._leases = Leases(store, self._memory, self._scripts, lease_s)
+        self._recall = Recall(
+            store, self._memory, self._clock, self._scripts, lease_ms=self._lease_ms, open_holds=self._leases.of
+        )
+        self._settler = Settler(store, self._tell)
+        self._local: dict[str, Hold] = {}
         self._tasks: list[asyncio.Task[None]] = []
         # Ids are the gateway's own: two requests that a client gave one id must not pass for one.
         self._ids = (f"{secrets.token_hex(6)}-{number:x}" for number in itertools.count())
@@ -84,6 +104,7 @@ class Ledger:
             asyncio.create_task(self._settler.run(), name="ledger: settle"),
             asyncio.create_task(self._leases.renew(), name="ledger: renew leases"),
             asyncio.create_task(self._leases.reap(), name="ledger: reap"),
+            asyncio.create_task(self._recall.run(), name="ledger: recall"),
         ]
         return self
 
@@ -91,7 +112,7 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for entry in self._leases.all():
-            self._settle(entry)
+            self._settler.add(Settling(entry, self._memory, self._scripts))
         for hold_id in list(self._local):
             self._settle_local(hold_id)
         await self._settler.flush(_FLUSH_AT_EXIT_S)
@@ -119,11 +140,16 @@ class Ledger:
         """What each of these limits leaves now, held amounts counted as spent. Raises StoreUnavailable."""
         if not limits:
             return ()
-        words: list[Argument] = [word for limit in limits for word in limit_words(limit)]
-        answer = await self._store.script(self._scripts["left"], tenant_keys(tenant), words)
-        left = read_left(answer[1:], limits, answer[0])
-        self._shares.note(tenant, left)
-        return left
+        terms = Terms(tenant, limits, "")
+        for _ in range(_MOST_TRIES):
+            words = _pack(("", terms.packed(self._clock.now_s())))
+            answer = await self._store.script(self._scripts.left, terms.keys, (RUN, words))
+            self._clock.note(answer[1])
+            if answer[0] != WINDOWS:
+                left = read_left(answer, 3, limits, answer[1] / 1000)
+                self._shares.note(tenant, left)
+                return left
+        raise StoreUnavailable(f"The store's clock does not stand still: the budgets of {tenant!r} have no window.")
 
     def share_left(self, tenant: str, feature: str = "") -> float:
         """The smallest share, 0..1, that the last answers left of the tenant's limits and the feature's; no I/O.
@@ -141,38 +167,63 @@ class Ledger:
 
     async def take(self, claim: Claim) -> Hold:
         """Reserve; whoever calls it must call `end` with the hold. `hold` does both."""
-        terms = self._terms(claim.tenant, claim.limits, claim.feature)
+        terms = self._terms(claim.tenant, claim.limits, claim.feature, claim.key)
         rated = claim.rate is not None and bool(claim.rate.requests or claim.rate.tokens)
-        hold_id = f"{claim.id}.{next(self._ids)}"
+        hold_id = f"{readable(claim.id)}.{next(self._ids)}"
         if not terms.limits and not rated:
-            return Hold(hold_id=hold_id, output_tokens=claim.output_tokens, reserved=worst_case(claim, 0))
+            nothing = worst_case(claim, 0)
+            return Hold(hold_id=hold_id, claim=claim, output_tokens=claim.output_tokens, reserved=nothing)
         sent = self._store.healthy
         try:
             reply = await self._ask(claim, terms, hold_id)
         except (StoreUnavailable, asyncio.CancelledError) as trouble:
             if sent:
-                self._settler.add(Settlement(claim.tenant, self._settle_call(hold_id, terms.keys, b"", b"", _NOTHING)))
+                self._settler.add(GivingUp(hold_id, terms, self._scripts))
             if isinstance(trouble, StoreUnavailable):
                 return self._without_store(claim, terms, hold_id, trouble)
             raise
         self._shares.note(claim.tenant, reply.left)
-        if reply.what != "held":
+        if reply.what != HELD:
             raise _refusal(claim, reply)
         hold = Hold(
             hold_id=hold_id,
+            claim=claim,
             output_tokens=reply.output_tokens,
             reserved=worst_case(claim, reply.output_tokens),
-            headers=grant_headers(reply.left, reply.requests, reply.tokens),
             left=reply.left,
+            rates=(reply.requests, reply.tokens),
         )
-        self._leases.add(OpenHold(hold, claim.tenant, terms.keys, reply.epoch, reply.record))
+        self._leases.add(OpenHold(hold, terms, epoch=reply.epoch, seq=reply.seq, record=reply.record))
+        self._warnings.note(claim.tenant, hold)
         return hold
+
+    async def extend(self, hold: Hold, needed: Charge) -> bool:
+        """Reserve `needed` in all, for a target that costs more. False, and nothing changed, where that is too much.
+
+        Also False while the store is gone, unless the tenant's budgets fail open and its allowance suffices.
+        """
+        before = hold.reserved
+        if needed.tokens <= before.tokens and needed.nanousd <= before.nanousd:
+            return True
+        needed = msgspec.structs.replace(
+            needed, tokens=max(needed.tokens, before.tokens), nanousd=max(needed.nanousd, before.nanousd)
+        )
+        entry = self._leases.get(hold.id)
+        if entry is not None:
+            if not await self._extended(entry, needed):
+                return False
+        elif hold.id in self._local:
+            terms = self._terms(hold.claim.tenant, hold.claim.limits, hold.claim.feature, hold.claim.key)
+            if not self._allowance.extend(hold.claim.tenant, terms.limits, before, needed):
+                return False
+        hold.reserved = needed
+        return True
 
     def end(self, hold: Hold) -> None:
         """Hand a hold over to settlement; never waits. A second time does nothing."""
         entry = self._leases.take(hold.id)
         if entry is not None:
-            self._settle(entry)
+            self._settler.add(Settling(entry, self._memory, self._scripts))
         else:
             self._settle_local(hold.id)
 
@@ -181,14 +232,62 @@ class Ledger:
         unsettled = self._settler.waiting(claim.tenant) > 0
         fewest = claim.output_tokens if unsettled else claim.min_output_tokens
         reply = await self._run_hold(claim, terms, hold_id, fewest)
-        if unsettled and reply.what != "held":
+        if unsettled and reply.what != HELD:
             await self._settler.flush(_SETTLE_BEFORE_REFUSING_S)
             reply = await self._run_hold(claim, terms, hold_id, claim.min_output_tokens)
         return reply
 
     async def _run_hold(self, claim: Claim, terms: Terms, hold_id: str, fewest: int) -> Reply:
-        words = hold_words(claim, terms, hold_id, self._lease_ms, fewest)
-        return read_reply(await self._store.script(self._scripts["hold"], terms.keys, words), terms, claim.rate)
+        """Run the script, and again with what it says that it has to know."""
+        memory = self._memory.of(claim.tenant)
+        for tries_left in range(_MOST_TRIES - 1, -1, -1):
+            words = hold_words(
+                claim,
+                terms,
+                epoch=memory.epoch,
+                hold_id=hold_id,
+                lease_ms=self._lease_ms,
+                fewest=fewest,
+                now_s=self._clock.now_s(),
+                young=not memory.epoch and self._store.is_young(terms.keys[0]),
+            )
+            answer = await self._store.script(self._scripts.hold, terms.keys, (RUN, words))
+            self._clock.note(answer[5])
+            what = answer[0]
+            if what in _AGAIN and tries_left:
+                if what == EPOCH:
+                    await self._recall.tell(claim.tenant, memory.epoch)
+                elif what == WAIT:
+                    await asyncio.sleep(answer[1] / 1000)
+                continue
+            if len(answer) > FIRST_LIMIT:
+                memory.note(answer[3].decode(), answer[6], terms, answer, FIRST_LIMIT)
+            return read_reply(answer, terms, claim.rate)
+        raise AssertionError  # the last try returns
+
+    async def _extended(self, entry: OpenHold, needed: Charge) -> bool:
+        terms, memory = entry.terms, self._memory.of(entry.tenant)
+        try:
+            for _ in range(_MOST_TRIES):
+                limits = terms.packed(self._clock.now_s())
+                words = _pack((memory.epoch, entry.hold.id, needed.tokens, needed.nanousd, limits))
+                answer = await self._store.script(self._scripts.extend, terms.keys, (RUN, words))
+                self._clock.note(answer[3])
+                if answer[0] == EPOCH:
+                    await self._recall.tell(entry.tenant, memory.epoch)
+                elif answer[0] != WINDOWS:
+                    break
+            else:
+                return False
+        except StoreUnavailable:
+            return False  # if it ran all the same, more is held than needed until it is settled
+        if answer[0] == HELD:
+            entry.record = answer[5]
+            memory.note(answer[4].decode(), answer[2], terms, answer, 6)
+        return bool(answer[0] == HELD)
+
+    async def _tell(self, tenant: str) -> None:
+        await self._recall.tell(tenant, self._memory.of(tenant).epoch)
 
     def _without_store(self, claim: Claim, terms: Terms, hold_id: str, trouble: StoreUnavailable) -> Hold:
         if claim.fail == "closed":
@@ -197,42 +296,45 @@ class Ledger:
                 retry_after_s=_RETRY_AFTER_S,
             ) from trouble
         output = self._allowance.take(claim, terms.limits)
-        hold = Hold(hold_id=f"{hold_id}.open", output_tokens=output, reserved=worst_case(claim, output))
-        self._local[hold.id] = (claim, hold)
+        reserved = worst_case(claim, output)
+        hold = Hold(hold_id=f"{hold_id}.open", claim=claim, output_tokens=output, reserved=reserved)
+        self._local[hold.id] = hold
         structlog.get_logger().warning("granted_without_store", tenant=claim.tenant, hold=hold.id)
         return hold
 
     # --- settling ---------------------------------------------------------------------------------------------
 
-    def _settle(self, entry: OpenHold) -> None:
-        call = self._settle_call(entry.hold.id, entry.keys, entry.epoch, entry.record, entry.hold.charged)
-        self._settler.add(Settlement(entry.tenant, call))
-
-    def _settle_call(
-        self, hold_id: str, keys: tuple[str, ...], epoch: bytes, record: bytes, charge: Charge
-    ) -> ScriptCall:
-        return ScriptCall(self._scripts["settle"], keys, [hold_id, epoch, record, *_charge_words(charge)])
-
     def _settle_local(self, hold_id: str) -> None:
         """Report what was granted without the store; until the store has it, it is part of the allowance."""
-        claim, hold = self._local.pop(hold_id, (None, None))
-        if claim is None or hold is None:
+        hold = self._local.pop(hold_id, None)
+        if hold is None:
             return
-        terms = self._terms(claim.tenant, claim.limits, claim.feature)
-        charge = hold.charged
-        self._allowance.change(claim.tenant, terms.limits, worst_case(claim, hold.output_tokens), -1)
+        claim, charge = hold.claim, hold.charged
+        terms = self._terms(claim.tenant, claim.limits, claim.feature, claim.key)
+        self._allowance.change(claim.tenant, terms.limits, hold.reserved, -1)
         self._allowance.change(claim.tenant, terms.limits, charge, 1)
 
         def reported() -> None:
             self._allowance.change(claim.tenant, terms.limits, charge, -1)
             structlog.get_logger().info("reported_to_store", tenant=claim.tenant, hold=hold.id, tokens=charge.tokens)
 
-        words: list[Argument] = [hold.id, *_charge_words(charge), logged_feature(claim), *terms.words]
-        self._settler.add(Settlement(claim.tenant, ScriptCall(self._scripts["book"], terms.keys, words), reported))
+        self._settler.add(
+            Reporting(
+                hold.id,
+                charge,
+                terms,
+                memory=self._memory,
+                clock=self._clock,
+                scripts=self._scripts,
+                reported=reported,
+            )
+        )
 
 
 class _Holding(AbstractAsyncContextManager[Hold]):
     """One use of a hold. Leaving waits for nothing, so that a cancelled task cannot leave without settling."""
+
+    __slots__ = ("_claim", "_hold", "_ledger")
 
     def __init__(self, ledger: Ledger, claim: Claim) -> None:
         self._ledger = ledger
@@ -250,20 +352,17 @@ class _Holding(AbstractAsyncContextManager[Hold]):
             self._ledger.end(self._hold)
 
 
-_NOTHING = Charge(tokens=0, nanousd=0, input_tokens=0, output_tokens=0, estimated=False)
-
-
-def _charge_words(charge: Charge) -> tuple[Argument, ...]:
-    return charge.tokens, charge.nanousd, charge.input_tokens, charge.output_tokens, int(charge.estimated)
+_AGAIN = frozenset({EPOCH, WINDOWS, WAIT})
 
 
 def _refusal(claim: Claim, reply: Reply) -> FirstdraftError:
-    match reply.what:
-        case "spent":
-            return budget_spent(claim, reply.left[reply.detail], reply.now_s)
-        case "rate":
-            return rate_limited(claim, reply.detail / 1000)
-        case "large":
-            return larger_than_rate(claim)
-        case _:
-            return StoreUnavailable(f"The budget of tenant {claim.tenant!r} cannot be checked now: hold {reply.what}.")
+    if reply.what == SPENT:
+        return budget_spent(claim, reply.left[reply.detail], reply.now_s)
+    if reply.what == RATE:
+        return rate_limited(claim, reply.detail / 1000)
+    if reply.what == LARGE:
+        return larger_than_rate(claim)
+    return StoreUnavailable(
+        f"The budget of tenant {claim.tenant!r} cannot be checked now: the store has just come back. Try again.",
+        retry_after_s=_RETRY_AFTER_S,
+    )

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from gateway.budgets.claim import Claim, Left, worst_case
-from gateway.budgets.limit import Limit
+from gateway.budgets.claim import Claim, Left, amount_text, describe, worst_case
 from gateway.errors import BudgetSpent, RateLimited
-
-_NANOUSD_PER_USD = 1_000_000_000
 
 
 def budget_spent(claim: Claim, short: Left, now_s: float) -> BudgetSpent:
@@ -16,12 +13,11 @@ def budget_spent(claim: Claim, short: Left, now_s: float) -> BudgetSpent:
     limit = short.limit
     needed = worst_case(claim, claim.min_output_tokens)
     resets = datetime.fromtimestamp(round(now_s + short.resets_in_s), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    of_feature = f" for feature {limit.feature!r}" if limit.feature is not None else ""
     return BudgetSpent(
-        f"Tenant {claim.tenant!r} has spent its budget of {_amount(limit, limit.amount)} per {limit.per}{of_feature}: "
-        f"{_amount(limit, short.left)} left, this request needs at least "
-        f"{_amount(limit, needed.tokens if limit.unit == 'tokens' else needed.nanousd)}. "
-        f"The budget resets at {resets}.",
+        f"Tenant {claim.tenant!r} has spent its budget of {describe(limit)}: "
+        f"{amount_text(limit, short.left)} left, this request needs at least "
+        f"{amount_text(limit, needed.tokens if limit.unit == 'tokens' else needed.nanousd)}. "
+        f"{'Some of it is free again' if limit.rolling_s else 'The budget resets'} at {resets}.",
     )
 
 
@@ -51,11 +47,3 @@ def _rate(claim: Claim) -> str:
     if claim.rate.tokens is not None:
         parts.append(f"{claim.rate.tokens:,} tokens")
     return f"{' and '.join(parts)} in {claim.rate.per_s:g} s"
-
-
-def _amount(limit: Limit, amount: int) -> str:
-    if limit.unit == "tokens":
-        return f"{amount:,} tokens"
-    dollars = f"{amount / _NANOUSD_PER_USD:,.9f}".rstrip("0")
-    whole, _, cents = dollars.partition(".")
-    return f"{whole}.{cents:0<2} USD"

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 
-from gateway.errors import StoreUnavailable
-from gateway.store.client import ScriptCall, Store
+from gateway.budgets.settlements import Outcome, Settlement
+from gateway.errors import StoreRefused, StoreUnavailable
+from gateway.store.client import Store
+from gateway.store.line import Answer
 
 _AT_ONCE = 64
 _MOST_WAITING = 100_000
@@ -23,20 +24,15 @@ _PAUSE_LAST_S = 1.0
 _MOST_REFUSALS = 5
 
 
-class Settlement(NamedTuple):
-    """One script call that has to succeed once. `booked` runs when it has; `refusals` counts the server's."""
-
-    tenant: str
-    call: ScriptCall
-    booked: Callable[[], None] | None = None
-    refusals: int = 0
-
-
 class Settler:
-    """A queue of settlements and the one task that works it off. Owned by the ledger."""
+    """A queue of settlements and the one task that works it off. Owned by the ledger.
 
-    def __init__(self, store: Store) -> None:
+    `tell` is awaited for a tenant whose store has begun another epoch.
+    """
+
+    def __init__(self, store: Store, tell: Callable[[str], Awaitable[None]]) -> None:
         self._store = store
+        self._tell = tell
         self._queue: deque[Settlement] = deque()
         self._waiting: Counter[str] = Counter()
         self._work = asyncio.Event()
@@ -72,17 +68,17 @@ class Settler:
         while True:
             await self._work.wait()
             batch = [self._queue.popleft() for _ in range(min(_AT_ONCE, len(self._queue)))]
+            smooth = False
             try:
-                answers = await self._store.scripts([settlement.call for settlement in batch])
+                smooth = await self._book(batch)
             except StoreUnavailable:
-                self._queue.extendleft(reversed(batch))
+                self._return(batch)
             except BaseException:
-                self._queue.extendleft(reversed(batch))
+                self._return(batch)
                 raise
-            else:
-                if self._sort_out(batch, answers):
-                    pause_s = _PAUSE_FIRST_S
-                    continue
+            if smooth:
+                pause_s = _PAUSE_FIRST_S
+                continue
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _PAUSE_LAST_S)
 
@@ -95,23 +91,50 @@ class Settler:
                 reason="the store could not be reached; they are booked at what they reserved when their leases end",
             )
 
-    def _sort_out(self, batch: list[Settlement], answers: list[object]) -> bool:
-        """False when the server refused one that is to be tried again."""
-        smooth = True
+    async def _book(self, batch: list[Settlement]) -> bool:
+        """False when some are to be tried again. Empties `batch` of what is sorted out."""
+        calls = [settlement.call() for settlement in batch]
+        sent = self._store.healthy
+        try:
+            answers = await self._store.scripts(calls)
+        except StoreUnavailable:
+            for settlement in batch:
+                settlement.may_have_run = settlement.may_have_run or sent
+            raise
+        again, tell = list[Settlement](), set[str]()
         for settlement, answer in zip(batch, answers, strict=True):
-            if not isinstance(answer, StoreUnavailable):
-                self._done(settlement.tenant)
-                if settlement.booked is not None:
-                    settlement.booked()
-            elif settlement.refusals + 1 < _MOST_REFUSALS:
-                self._queue.append(settlement._replace(refusals=settlement.refusals + 1))
-                smooth = False
-            else:
-                self._drop(settlement, answer.message)
+            outcome = self._sort_out(settlement, answer, sent=sent)
+            if outcome is not Outcome.DONE:
+                again.append(settlement)
+            if outcome is Outcome.TELL:
+                tell.add(settlement.tenant)
+        smooth = not any(isinstance(answer, StoreUnavailable) for answer in answers)
+        batch[:] = again
+        for tenant in tell:
+            await self._tell(tenant)
+        self._return(batch)
+        return smooth
+
+    def _sort_out(self, settlement: Settlement, answer: Answer, *, sent: bool) -> Outcome:
+        if isinstance(answer, StoreRefused):
+            settlement.refusals += 1
+            if settlement.refusals < _MOST_REFUSALS:
+                return Outcome.AGAIN
+            self._drop(settlement, answer.message)
+            return Outcome.DONE
+        if isinstance(answer, StoreUnavailable):
+            settlement.may_have_run = settlement.may_have_run or sent
+            return Outcome.AGAIN
+        outcome = settlement.answered(answer)
+        if outcome is Outcome.DONE:
+            self._done(settlement.tenant)
+        return outcome
+
+    def _return(self, settlements: Iterable[Settlement]) -> None:
+        self._queue.extendleft(reversed(list(settlements)))
         if not self._queue:
             self._work.clear()
             self._idle.set()
-        return smooth
 
     def _drop(self, settlement: Settlement, reason: str) -> None:
         self._done(settlement.tenant)

@@ -45,20 +45,64 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):
-    """Nano-dollars (10⁻⁹ USD) for a million tokens. Free deployments have 0 everywhere, because policy said `free`."""
+    """Nano-dollars (10⁻⁹ USD) for a million tokens. Free deployments have 0 everywhere, because policy said `free`.
+
+    A kind of token without a price of its own (None) costs what its side costs: input or output.
+    """
 
     input_nanousd: int
     output_nanousd: int
     cached_input_nanousd: int
+    audio_input_nanousd: int | None = None
+    reasoning_nanousd: int | None = None
+    audio_output_nanousd: int | None = None
+    rejected_prediction_nanousd: int | None = None
 
-    def cost_nanousd(self, *, input_tokens: int, output_tokens: int, cached_input_tokens: int = 0) -> int:
-        """What these tokens cost, rounded up to a nano-dollar; `cached_input_tokens` is part of `input_tokens`."""
-        millionths = (
-            (input_tokens - cached_input_tokens) * self.input_nanousd
-            + cached_input_tokens * self.cached_input_nanousd
-            + output_tokens * self.output_nanousd
+    def cost_nanousd(
+        self,
+        *,
+        input_tokens: int,
+        output_tokens: int,
+        cached_input_tokens: int = 0,
+        audio_input_tokens: int = 0,
+        reasoning_tokens: int = 0,
+        audio_output_tokens: int = 0,
+        rejected_prediction_tokens: int = 0,
+    ) -> int:
+        """What these tokens cost, rounded up to a nano-dollar.
+
+        Cached and audio tokens are part of the input; reasoning, audio and rejected tokens of the output.
+        """
+        given = ((cached_input_tokens, self.cached_input_nanousd), (audio_input_tokens, self.audio_input_nanousd))
+        made = (
+            (reasoning_tokens, self.reasoning_nanousd),
+            (audio_output_tokens, self.audio_output_nanousd),
+            (rejected_prediction_tokens, self.rejected_prediction_nanousd),
         )
+        millionths = _cost(input_tokens, self.input_nanousd, given) + _cost(output_tokens, self.output_nanousd, made)
         return -(-millionths // TOKENS_PER_PRICE)
+
+    @property
+    def input_worst_nanousd(self) -> int:
+        """The most that a million input tokens can cost, whatever they are."""
+        return max(self.input_nanousd, self.cached_input_nanousd, self.audio_input_nanousd or 0)
+
+    @property
+    def output_worst_nanousd(self) -> int:
+        """The most that a million output tokens can cost, whatever they are."""
+        own = (self.reasoning_nanousd, self.audio_output_nanousd, self.rejected_prediction_nanousd)
+        return max(self.output_nanousd, *(price or 0 for price in own))
+
+
+def _cost(tokens: int, price: int, parts: tuple[tuple[int, int | None], ...]) -> int:
+    """In millionths: parts with a price of their own at that, the rest at `price`. Parts never make more of a whole."""
+    cost = 0
+    for count, own in parts:
+        if own is not None and count > 0:
+            part = min(count, tokens)
+            tokens -= part
+            cost += part * own
+    return cost + tokens * price
 
 
 FREE = Price(input_nanousd=0, output_nanousd=0, cached_input_nanousd=0)

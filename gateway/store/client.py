@@ -22,7 +22,7 @@ from typing import NamedTuple, Self
 import hiredis
 import structlog
 
-from gateway.errors import StoreUnavailable
+from gateway.errors import StoreRefused, StoreUnavailable
 from gateway.store.address import read_address
 from gateway.store.line import Answer, Argument, Line, pack
 from gateway.store.link import Link, connect, greet
@@ -88,6 +88,13 @@ class Store:
     def is_local(self) -> bool:
         """It is reached over a Unix socket: the embedded one, whose data outlives it."""
         return bool(self._address.places[0].path)
+
+    def is_young(self, key: str) -> bool:
+        """The server that has this key has just started: what it does not have, it may have lost. Never a local one."""
+        if self.is_local:
+            return False
+        line = self._servers.link(key).line
+        return line is not None and line.young_until > asyncio.get_running_loop().time()
 
     async def ping(self) -> None:
         """Ask all servers for an answer, whatever their circuits say. Raises StoreUnavailable."""
@@ -222,7 +229,8 @@ class Store:
         if said.startswith(_LOST):
             link.broken(said)
             line.lose(said)
-        elif said.startswith(("MOVED ", "ASK ")) and again is not None:
+            raise StoreUnavailable(f"the store at {self._address.shown} cannot be used: {said}")
+        if said.startswith(("MOVED ", "ASK ")) and again is not None:
             other = await self._servers.moved(said)
             if other is not None:
                 target = other.line or await other.open()
@@ -230,7 +238,7 @@ class Store:
                     answers = await target.ask_all(pack("ASKING") + again, 2)
                     return await self._understood(answers[1], target, other, None)
                 return await self._understood(await target.ask(again), target, other, None)
-        raise StoreUnavailable(f"the store at {self._address.shown} refused: {said}")
+        raise StoreRefused(f"the store at {self._address.shown} refused: {said}")
 
     def _note_line(self, _line: Line) -> None:
         self.new_line.set()

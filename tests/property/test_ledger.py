@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gateway.budgets.claim import Claim, Hold
 from gateway.budgets.ledger import Ledger
 from gateway.budgets.limit import Limit, Rate
+from gateway.budgets.settlements import Settling
 from gateway.budgets.terms import tenant_keys
 from gateway.errors import BudgetSpent, RateLimited
 from gateway.inference.deployment import Price
@@ -170,8 +171,8 @@ async def settle_twice(store: Store, ledger: Ledger, model: Model, slot: int, ho
     entry = ledger._leases._open[hold.id]
     ledger.end(hold)
     await ledger._settler.flush(2.0)
-    again = ledger._settle_call(hold.id, entry.keys, entry.epoch, entry.record, hold.charged)
-    assert await store.script(*again) == 0
+    answer = await store.script(*Settling(entry, ledger._memory, ledger._scripts).call())
+    assert answer[0] == 0
 
 
 async def compare(ledger: Ledger, model: Model, tenant: str) -> None:

@@ -1,15 +1,28 @@
 -- Book what was granted without the store, in the windows of now. Only the first booking of an id does anything.
 --
--- ARGV: id, tokens, nanousd, input tokens, output tokens, estimated (0 or 1), feature,
---       then for each limit: field, window, unit, amount. Returns 1 when it was booked, 0 when it had been before.
-local id, tokens, nanousd = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+-- given: epoch, id, tokens, nanousd, input tokens, output tokens, estimated (0 or 1), feature, the limits.
+-- Returns {what, epoch, now (ms), seq}: 1 booked; 0 it had been before; 2 another epoch; 6 the windows are none of now.
+local id, tokens, nanousd = given[2], given[3], given[4]
+if is_other_epoch(false) then
+  return {2, epoch, now_ms, seq}
+end
 if is_closed(id) then
-  return 0
+  return {0, epoch, now_ms, seq}
+end
+local counters, writes, at = {}, {}, {}
+for index, limit in ipairs(given[9]) do
+  local counter = counter_of(limit, redis.call('HGET', KEYS[1], limit[1]))
+  if not counter then
+    return {6, epoch, now_ms, seq}
+  end
+  counters[index] = counter
+end
+for _, counter in ipairs(counters) do
+  local amount = in_unit(counter.unit, tokens, nanousd)
+  redis.call('HSET', KEYS[1], counter.field, counter_text(counter, amount))
+  at[#at + 1] = {counter.field, counter.start, counter.till, amount}
 end
 close(id)
-for i = 8, #ARGV, 4 do
-  local _, start = spent_in(redis.call('HGET', KEYS[1], ARGV[i]), (window(ARGV[i + 1], now_s)))
-  add(ARGV[i], start, in_unit(ARGV[i + 2], tokens, nanousd))
-end
-note_usage(id, 'open', {feature = ARGV[7], taken_us = now_us}, tokens, nanousd, ARGV[4], ARGV[5], ARGV[6])
-return 1
+changed()
+note_usage(id, 'open', given[8], now_us, {tokens, nanousd, given[5], given[6], given[7]}, at)
+return {1, epoch, now_ms, seq}

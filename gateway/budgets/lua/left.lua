@@ -1,10 +1,13 @@
--- What is left, changing nothing.
--- ARGV: for each limit: field, window, unit, amount. Returns {now (s), then for each limit: left, end of its window (s)}.
-local reply = {now_s}
-for i = 1, #ARGV, 4 do
-  local spent, start = spent_in(redis.call('HGET', KEYS[1], ARGV[i]), (window(ARGV[i + 1], now_s)))
-  local _, over = window(ARGV[i + 1], start)
-  reply[#reply + 1] = math.max(0, tonumber(ARGV[i + 3]) - spent)
-  reply[#reply + 1] = over
+-- What is spent, changing nothing. given: epoch, the limits.
+-- Returns {what, now (ms), epoch, then for each limit: start, spent, end}; what: 1, or 6 the windows are none of now.
+local reply = {1, now_ms, epoch}
+for _, limit in ipairs(given[2]) do
+  local counter = counter_of(limit, redis.call('HGET', KEYS[1], limit[1]))
+  if not counter then
+    return {6, now_ms, epoch}
+  end
+  reply[#reply + 1] = counter.start
+  reply[#reply + 1] = counter.spent
+  reply[#reply + 1] = counter.over
 end
 return reply

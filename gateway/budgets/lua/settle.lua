@@ -1,19 +1,30 @@
 -- Book what a hold really cost, in the windows in which it was taken. Only the first settlement of an id does anything.
 --
--- ARGV: id, epoch and record as `hold` returned them (both empty: `hold` was not heard, give the id up),
---       tokens, nanousd, input tokens, output tokens, estimated (0 or 1).
--- Returns 1 when it was booked, 0 when there was nothing to do (settled before, or expired).
+-- given: epoch, id, tokens, nanousd, input tokens, output tokens, estimated (0 or 1), 1 if it may have been booked
+--        before, epoch and seq of the hold (both empty: `hold` was not heard, give the id up).
+-- ARGV[3]: the hold's record; may be left out at first.
+-- Returns {what, epoch, now (ms), seq, then for each limit of the record: start, spent}
+--   what: 1 booked; 0 there was nothing to do (settled before, or expired); 2 another epoch; 3 send the record.
 
-local id, epoch, given = ARGV[1], ARGV[2], ARGV[3]
-local tokens, nanousd = tonumber(ARGV[4]), tonumber(ARGV[5])
+local id, tokens, nanousd = given[2], given[3], given[4]
+local charge = {given[3], given[4], given[5], given[6], given[7]}
+local maybe, taken_in, taken_seq = given[8] == 1, given[9], given[10]
 
+if is_other_epoch(false) then
+  return {2, epoch, now_ms, seq}
+end
 local packed = redis.call('HGET', KEYS[2], id)
 if packed then
   local record = cmsgpack.unpack(packed)
   redis.call('HDEL', KEYS[2], id)
   redis.call('ZREM', KEYS[3], id)
+  changed()
+  local reply, at = {1, epoch, now_ms, seq}, {}
   for _, limit in ipairs(record.limits) do
-    add(limit[1], limit[2], in_unit(limit[3], tokens, nanousd) - in_unit(limit[3], record.tokens, record.nanousd))
+    local booked = in_unit(limit[2], tokens, nanousd)
+    local difference = booked - in_unit(limit[2], record.tokens, record.nanousd)
+    reply[#reply + 1], reply[#reply + 2] = add(limit[1], limit[3], limit[4], difference)
+    at[#at + 1] = {limit[1], limit[3], limit[4], record.recalled and difference or booked}
   end
   if record.drain_us > 0 and tokens < record.tokens then
     -- Given back is only what cannot have drained since: so the level is never lower than if the charge had been known.
@@ -23,20 +34,31 @@ if packed then
       redis.call('HSET', KEYS[1], 'rate:tokens', level_text(math.max(0, level - back)))
     end
   end
-  note_usage(id, 'settled', record, tokens, nanousd, ARGV[6], ARGV[7], ARGV[8])
-  return 1
+  note_usage(id, 'settled', record.feature, record.taken_us, charge, at)
+  return reply
 end
-if given == '' then
+if taken_in == '' then
   close(id) -- should `hold` still be under way to the server, it comes too late
-  return 0
+  return {0, epoch, now_ms, seq}
 end
-if epoch_now() == epoch or is_closed(id) then
-  return 0
+if taken_in == epoch or (taken_in == parent and taken_seq <= since) or is_closed(id) then
+  return {0, epoch, now_ms, seq} -- this server had it, and has ended it
 end
+if not ARGV[3] then
+  return {3, epoch, now_ms, seq}
+end
+-- The server lost it. What it reserved is part of what its gateway told.
 close(id)
-local record = cmsgpack.unpack(given)
+local record = cmsgpack.unpack(ARGV[3])
+changed()
+local reply, at = {1, epoch, now_ms, seq}, {}
 for _, limit in ipairs(record.limits) do
-  add(limit[1], limit[2], in_unit(limit[3], tokens, nanousd))
+  local difference = in_unit(limit[2], tokens, nanousd) - in_unit(limit[2], record.tokens, record.nanousd)
+  if maybe then
+    difference = 0 -- what was told may hold the charge already: rather too much than too little
+  end
+  reply[#reply + 1], reply[#reply + 2] = add(limit[1], limit[3], limit[4], difference)
+  at[#at + 1] = {limit[1], limit[3], limit[4], difference}
 end
-note_usage(id, 'restored', record, tokens, nanousd, ARGV[6], ARGV[7], ARGV[8])
-return 1
+note_usage(id, 'restored', record.feature, record.taken_us, charge, at)
+return reply

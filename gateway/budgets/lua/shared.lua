@@ -1,79 +1,160 @@
--- The state of one tenant. All five keys share the tenant's hash tag, so that a Cluster keeps them on one node.
+-- The state of one tenant. All keys share the tenant's hash tag, so that a Cluster keeps them on one node.
 --
---   KEYS[1] ledger  hash    "epoch"; "rate:requests" and "rate:tokens" -> "<level> <at, us>";
---                           "<unit>:<per>[:<feature>]" -> "<start of the window, s> <spent in it, held amounts included>"
---   KEYS[2] open    hash    hold id -> its record (MessagePack, below)
+--   KEYS[1] ledger  hash    "run"     the server process that served the last call
+--                           "epoch"   a name for the time since the server last may have lost something; "parent" the
+--                                     epoch before it; "since" the value of "seq" when it began
+--                           "seq"     how many changes there were to what is spent
+--                           "opens"   until then (ms) holds that fail closed wait, so that all gateways can say what
+--                                     they know; "bases" what they said, packed: field -> {seq, start, spent}
+--                           "rate:requests", "rate:tokens" -> "<level> <at, us>"
+--                           "<unit>:<per>[:<feature>][:@<key>]" -> a counter, see below
+--   KEYS[2] open    hash    hold id -> its record (MessagePack, see hold.lua)
 --   KEYS[3] leases  zset    hold id -> when its lease ends, ms
---   KEYS[4] usage   stream  one entry for each hold that ended, capped
+--   KEYS[4] usage   stream  one entry for each hold that ended: the newest, append-only
 --   KEYS[5] closed  zset    ids that must have no effect any more although nothing else tells so -> until when, ms
+--   KEYS[6] carried hash    what older entries of the usage log came to: "<field>@<start>" -> "<amount> <until, s>"
+--
+-- A counter of a calendar window: "<start, s> <spent in it, held amounts included>"; the first hold of a new window
+-- overwrites it. A counter of a rolling window: MessagePack of {start, spent, start, spent, …}, one pair for each part
+-- ("bucket") of the period that still counts, oldest first; a bucket counts until all of it is older than the period.
 --
 --   a hold:  none --hold--> open --settle--> gone, booked at its charge
 --                            \----expire---> gone, booked at what it reserved (its lease ended: its gateway is dead)
 --
--- Nothing here expires by itself: a server that evicts what expires, when its memory is full, evicts no budget. A
--- limit has one field, which the first hold of a new window overwrites.
+-- Counters are what the usage log, "carried" and the open holds add up to (rebuild.lua).
 --
--- "epoch" is written by the first hold. When it differs from the one that a hold was taken in, the store was emptied
--- in between (and only then), and what the hold knows is put back. Numbers are doubles: amounts stay below 2^53.
+-- What a server lost. A server that is not the one before (another "run": restarted, failed over, emptied) may know less
+-- than gateways were told. Each gateway remembers, for each counter, the newest value that it was told and its "seq";
+-- with the first call that shows a new epoch it tells that (recall.lua), before anything else. The newest word on a
+-- counter counts, so that it is restored to what it was after the last hold that any gateway, which still lives, heard
+-- of. What a gateway has told contains its own open holds: they are put back (putback.lua) without being added again.
+--
+-- Nothing here expires by itself: a server that evicts what expires, when its memory is full, evicts no budget.
+-- Numbers are doubles: amounts stay below 2^53.
+--
+-- ARGV[1] is the process that runs this, ARGV[2] MessagePack of an array whose first entry is the epoch that the gateway
+-- knows ('' none). Keys and shapes may only grow within the number that all keys begin with: a script leaves alone what
+-- it does not know, so that scripts of old and new gateways work on the same data.
 
 local time = redis.call('TIME')
 local now_s = tonumber(time[1])
 local now_us = now_s * 1000000 + tonumber(time[2])
 local now_ms = math.floor(now_us / 1000)
+local run, given = ARGV[1], cmsgpack.unpack(ARGV[2])
 
-local USAGE_ENTRIES = 10000
 local CLOSED_MS = 3600000 -- longer than any gateway goes on trying to settle
 local EXPIRE_AT_ONCE = 100
+local RECALL_MS = 1000 -- gateways notice a new epoch in this time
+local LOG_ENTRIES, FOLD_AT_ONCE = 5000, 500
 
 local function whole(number)
   return string.format('%.0f', number)
 end
 
--- Days since 1970-01-01 to the day of the month (H. Hinnant, chrono-compatible low-level date algorithms).
-local function day_of_month(days)
-  local z = days + 719468
-  local doe = z % 146097
-  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
-  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
-  local mp = math.floor((5 * doy + 2) / 153)
-  return doy - math.floor((153 * mp + 2) / 5) + 1
-end
-
--- Start and end of the calendar window (UTC; weeks begin on Monday) that holds the second `s`.
-local function window(per, s)
-  local length = ({minute = 60, hour = 3600, day = 86400})[per]
-  if length then
-    local start = s - s % length
-    return start, start + length
-  end
-  local days = math.floor(s / 86400)
-  if per == 'week' then
-    local monday = days - (days + 3) % 7 -- day 0 was a Thursday
-    return monday * 86400, (monday + 7) * 86400
-  end
-  local first = days - day_of_month(days) + 1
-  local later = first + 31 -- in the next month, on its 1st to 4th
-  return first * 86400, (later - day_of_month(later) + 1) * 86400
-end
-
--- What a limit's field says for the window that begins at `start`: spent, and the start that counts. A clock that went
--- back (a failover) opens no new window.
-local function spent_in(value, start)
-  if value then
-    local begun, spent = string.match(value, '^(%d+) (%d+)$')
-    if tonumber(begun) >= start then
-      return tonumber(spent), tonumber(begun)
+-- A bucket counts until `period` after its end.
+local function buckets_that_count(value, length, period)
+  local found = {}
+  local packed = value and cmsgpack.unpack(value) or {}
+  for i = 1, #packed, 2 do
+    if packed[i] + length + period > now_s then
+      found[#found + 1] = packed[i]
+      found[#found + 1] = packed[i + 1]
     end
   end
-  return 0, start
+  return found
 end
 
--- Changes what is spent in one window; a window that is over is nobody's limit any more.
-local function add(field, start, amount)
-  local spent, begun = spent_in(redis.call('HGET', KEYS[1], field), start)
-  if begun == start then
-    redis.call('HSET', KEYS[1], field, whole(start) .. ' ' .. whole(math.max(0, spent + amount)))
+local function sum_of(buckets)
+  local sum = 0
+  for i = 2, #buckets, 2 do
+    sum = sum + buckets[i]
   end
+  return sum
+end
+
+-- What a counter says now. A limit is {field, unit, amount, from, to, after} (this calendar window and the end of the
+-- next one, Unix time), or {field, unit, amount, length, period} (rolling). nil: the windows are none of now.
+-- A clock that went back (a failover) opens no new window.
+local function counter_of(limit, value)
+  local counter = {field = limit[1], unit = limit[2], amount = limit[3], spent = 0}
+  if #limit == 5 then
+    local length, period = limit[4], limit[5]
+    counter.buckets = buckets_that_count(value, length, period)
+    counter.spent = sum_of(counter.buckets)
+    counter.start = math.max(now_s - now_s % length, counter.buckets[#counter.buckets - 1] or 0)
+    counter.till = counter.start + length + period
+    counter.over = (counter.buckets[1] or counter.start) + length + period
+    return counter
+  end
+  if now_s < limit[4] or now_s >= limit[6] then
+    return nil
+  end
+  counter.start, counter.over = limit[4], limit[5]
+  if now_s >= limit[5] then
+    counter.start, counter.over = limit[5], limit[6]
+  end
+  if value then
+    local begun, spent = string.match(value, '^(%d+) (%d+)$')
+    if tonumber(begun) >= counter.start then
+      counter.start, counter.spent = tonumber(begun), tonumber(spent)
+    end
+  end
+  counter.till = counter.over
+  return counter
+end
+
+-- The value of a counter after `amount` more was spent in its newest part.
+local function counter_text(counter, amount)
+  counter.spent = math.max(0, counter.spent + amount)
+  local buckets = counter.buckets
+  if not buckets then
+    return whole(counter.start) .. ' ' .. whole(counter.spent)
+  end
+  if buckets[#buckets - 1] == counter.start then
+    buckets[#buckets] = math.max(0, buckets[#buckets] + amount)
+  else
+    buckets[#buckets + 1] = counter.start
+    buckets[#buckets + 1] = math.max(0, amount)
+  end
+  return cmsgpack.pack(buckets)
+end
+
+local function is_rolling(field)
+  return string.find(field, ':rolling-', 1, true)
+end
+
+-- Changes what was spent in one part of a counter; what is over is nobody's limit any more. Returns start and sum.
+local function add(field, start, till, amount)
+  local value = redis.call('HGET', KEYS[1], field)
+  if is_rolling(field) then
+    local buckets, found, at = value and cmsgpack.unpack(value) or {}, false, 1
+    for i = 1, #buckets, 2 do
+      if buckets[i] == start then
+        buckets[i + 1] = math.max(0, buckets[i + 1] + amount)
+        found = true
+      elseif buckets[i] < start then
+        at = i + 2
+      end
+    end
+    if not found and till > now_s then
+      table.insert(buckets, at, start)
+      table.insert(buckets, at + 1, math.max(0, amount))
+    end
+    redis.call('HSET', KEYS[1], field, cmsgpack.pack(buckets))
+    return buckets[#buckets - 1] or start, sum_of(buckets)
+  end
+  local begun, spent = start, 0
+  if value then
+    local text_begun, text_spent = string.match(value, '^(%d+) (%d+)$')
+    if tonumber(text_begun) >= start then
+      begun, spent = tonumber(text_begun), tonumber(text_spent)
+    end
+  end
+  if begun == start then
+    spent = math.max(0, spent + amount)
+    redis.call('HSET', KEYS[1], field, whole(start) .. ' ' .. whole(spent))
+  end
+  return begun, spent
 end
 
 -- A rate is GCRA in its form as a continuous-state leaky bucket (ITU-T I.371, annex A): the level drains evenly.
@@ -97,10 +178,11 @@ local function in_unit(unit, tokens, nanousd)
   return nanousd
 end
 
-local function note_usage(id, how, record, tokens, nanousd, input, output, estimated)
-  redis.call('XADD', KEYS[4], 'MAXLEN', '~', USAGE_ENTRIES, '*', 'id', id, 'how', how, 'feature', record.feature,
-    'taken_us', whole(record.taken_us), 'tokens', whole(tokens), 'nanousd', whole(nanousd),
-    'input', input, 'output', output, 'estimated', estimated)
+-- `at`: what was booked where, {{field, start, till, amount}, …}: what counters are rebuilt from.
+local function note_usage(id, how, feature, taken_us, charge, at)
+  redis.call('XADD', KEYS[4], '*', 'id', id, 'how', how, 'feature', feature, 'taken_us', whole(taken_us),
+    'tokens', whole(charge[1]), 'nanousd', whole(charge[2]), 'input', whole(charge[3]), 'output', whole(charge[4]),
+    'estimated', charge[5], 'at', cmsgpack.pack(at))
 end
 
 local function close(id)
@@ -112,11 +194,6 @@ local function is_closed(id)
   return redis.call('ZSCORE', KEYS[5], id)
 end
 
-local function epoch_now()
-  redis.call('HSETNX', KEYS[1], 'epoch', whole(now_us))
-  return redis.call('HGET', KEYS[1], 'epoch')
-end
-
 -- Holds whose lease ended: what they reserved is counted as spent already, and stays so.
 local function expire_leases()
   local ids = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now_ms, 'LIMIT', 0, EXPIRE_AT_ONCE)
@@ -124,10 +201,61 @@ local function expire_leases()
     local packed = redis.call('HGET', KEYS[2], id)
     if packed then
       local record = cmsgpack.unpack(packed)
-      note_usage(id, 'expired', record, record.tokens, record.nanousd, record.input, record.output, 1)
+      local at = {}
+      if not record.recalled then -- else it is part of what was recalled
+        for _, limit in ipairs(record.limits) do
+          at[#at + 1] = {limit[1], limit[3], limit[4], in_unit(limit[2], record.tokens, record.nanousd)}
+        end
+      end
+      note_usage(id, 'expired', record.feature, record.taken_us,
+        {record.tokens, record.nanousd, record.input, record.output, 1}, at)
       redis.call('HDEL', KEYS[2], id)
     end
     redis.call('ZREM', KEYS[3], id)
   end
   return #ids
+end
+
+-- The epoch. Another process than before, or none before, begins a new one; its counters are what it still has.
+local head = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'seq', 'opens', 'parent', 'since')
+local epoch, seq, opens_ms = head[2] or '', tonumber(head[3] or 0), tonumber(head[4] or 0)
+local parent, since = head[5] or '', tonumber(head[6] or 0)
+
+local function begin_epoch(is_young)
+  local bases = {}
+  if epoch ~= '' then
+    local all = redis.call('HGETALL', KEYS[1])
+    for i = 1, #all, 2 do
+      if is_rolling(all[i]) then
+        local buckets = cmsgpack.unpack(all[i + 1])
+        bases[all[i]] = {seq, buckets[#buckets - 1] or 0, sum_of(buckets)}
+      elseif string.match(all[i], '^tokens:') or string.match(all[i], '^nanousd:') then
+        local begun, spent = string.match(all[i + 1], '^(%d+) (%d+)$')
+        bases[all[i]] = {seq, tonumber(begun), tonumber(spent)}
+      end
+    end
+  end
+  if epoch ~= '' or given[1] ~= '' or is_young then
+    opens_ms = now_ms + RECALL_MS
+  end
+  parent, since = epoch, seq
+  if parent == '' then
+    parent = given[1]
+  end
+  epoch = whole(now_us) .. '-' .. string.sub(run, 1, 6)
+  redis.call('HSET', KEYS[1], 'run', run, 'epoch', epoch, 'parent', parent, 'since', whole(since), 'seq', whole(seq),
+    'opens', whole(opens_ms), 'bases', cmsgpack.pack(bases))
+end
+
+-- True when the gateway has to tell what it knows before it goes on.
+local function is_other_epoch(is_young)
+  if head[1] ~= run then
+    begin_epoch(is_young)
+  end
+  return given[1] ~= '' and given[1] ~= epoch
+end
+
+local function changed()
+  seq = seq + 1
+  redis.call('HSET', KEYS[1], 'seq', whole(seq))
 end

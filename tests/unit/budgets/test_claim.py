@@ -30,7 +30,7 @@ def test_cached_input_that_costs_more():
 
 def test_last_charge_counts():
     """What was said last is booked; nothing said means all that was reserved; released means nothing."""
-    hold = Hold(hold_id="h", output_tokens=20, reserved=RESERVED)
+    hold = Hold(hold_id="h", claim=claim(), output_tokens=20, reserved=RESERVED)
     assert hold.charged == RESERVED
     hold.charge(Usage(input_tokens=5, output_tokens=1), 3)
     hold.charge(Usage(input_tokens=5, output_tokens=2, estimated=True), 4)
@@ -41,7 +41,7 @@ def test_last_charge_counts():
 
 def test_backend_that_reports_less_than_nothing():
     """Nobody earns by being answered."""
-    hold = Hold(hold_id="h", output_tokens=20, reserved=RESERVED)
+    hold = Hold(hold_id="h", claim=claim(), output_tokens=20, reserved=RESERVED)
     hold.charge(Usage(input_tokens=-50, output_tokens=3), -1)
     assert hold.charged == Charge(tokens=0, nanousd=0, input_tokens=0, output_tokens=3, estimated=False)
 

@@ -1,0 +1,95 @@
+"""What this gateway was told of the counters: so that a store that loses something can be told again.
+
+For each counter the newest value, and where in the tenant's row of changes (`seq`) and in which epoch that was. See
+`lua/shared.lua` for what is made of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gateway.budgets.limit import Limit
+from gateway.budgets.terms import Terms
+
+_MOST_COUNTERS = 1_024
+"""Of one tenant; policy changes leave old ones behind."""
+
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class Told(NamedTuple):
+    """A counter's newest value. `end_s`: its window's, Unix time."""
+
+    epoch: str
+    seq: int
+    start_s: int
+    spent: int
+    end_s: int
+    limit: Limit
+
+    @property
+    def till_s(self) -> int:
+        """When nobody needs it any more, Unix time."""
+        limit = self.limit
+        return self.start_s + limit.bucket_s + limit.rolling_s if limit.rolling_s else self.end_s
+
+
+class TenantMemory:
+    """Of one tenant: its epoch (empty: never heard of), and the counters by their fields."""
+
+    __slots__ = ("counters", "epoch")
+
+    def __init__(self) -> None:
+        self.epoch = ""
+        self.counters: dict[str, Told] = {}
+
+    def note(self, epoch: str, seq: int, terms: Terms, answer: list[Any], first: int) -> None:
+        """Remember start, spent and end of each limit's window, from `first` on in a script's answer."""
+        self.epoch = epoch
+        counters = self.counters
+        for field, limit in zip(terms.fields, terms.limits, strict=True):
+            counters[field] = Told(epoch, seq, answer[first], answer[first + 1], answer[first + 2], limit)
+            first += 3
+        if len(counters) > _MOST_COUNTERS:
+            counters.clear()
+
+    def note_spent(self, epoch: str, seq: int, terms: Terms, answer: list[Any], first: int) -> None:
+        """Remember start and spent, where the answer has no ends; only of the windows that are known."""
+        if epoch != self.epoch:
+            return
+        counters = self.counters
+        for field in terms.fields:
+            old = counters.get(field)
+            if old is not None and old.start_s == answer[first]:
+                counters[field] = Told(epoch, seq, old.start_s, answer[first + 1], old.end_s, old.limit)
+            first += 2
+
+    def to_tell(self, now_s: float) -> list[tuple[str, Told]]:
+        """The counters whose windows are not over."""
+        return [(field, told) for field, told in self.counters.items() if told.till_s > now_s]
+
+
+class Memory:
+    """Of all tenants that this gateway has asked for."""
+
+    def __init__(self) -> None:
+        self._tenants: dict[str, TenantMemory] = {}
+
+    def of(self, tenant: str) -> TenantMemory:
+        """A tenant's memory, empty at first."""
+        found = self._tenants.get(tenant)
+        if found is None:
+            found = self._tenants[tenant] = TenantMemory()
+        return found
+
+    def known(self) -> dict[str, TenantMemory]:
+        """The tenants of which something is known."""
+        return {tenant: memory for tenant, memory in self._tenants.items() if memory.epoch}
+
+
+def recall_words(epoch: str, counters: list[tuple[str, Told]]) -> bytes:
+    """The argument of `recall.lua`."""
+    rows = [(field, told.epoch, told.seq, told.start_s, told.spent, told.till_s) for field, told in counters]
+    return _pack((epoch, *rows))
