@@ -16,7 +16,9 @@ import click
 from gateway.cli.policy_folder import DEFAULT_FOLDER, DIRECTORY, FOLDER, FOLDER_VARIABLE, JSON, load
 
 if TYPE_CHECKING:
+    from gateway.classification.classifier import Found
     from gateway.errors import Mistake
+    from gateway.inference.request import InferenceRequest
     from gateway.policy.compiled import CompiledPolicy
     from gateway.policy.facts import Facts
     from gateway.routing.explain import Explanation
@@ -115,7 +117,7 @@ def variables(*, as_json: bool) -> None:
 @click.option("--tenant", help="Who asks. Default: the keyless tenant.")
 @click.option("--feature", default="", help="The part of the tenant's product that asks.")
 @click.option("--model", help="The model that the client names. Default: the policy's first.")
-@click.option("--prompt", default="", help="The prompt; only its length counts.")
+@click.option("--prompt", default="", help="The prompt: its length counts, and what the classifier finds in it.")
 @click.option("--prompt-tokens", type=click.IntRange(min=0), help="Its length in tokens, instead of a prompt.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="The client's limit for the answer.")
 @click.option("--label", "labels", multiple=True, help="A label of the request. May be repeated.")
@@ -157,19 +159,22 @@ def explain(
 ) -> None:
     """Show the decision for one request and, for each route, constraint and deployment, why or why not."""
     from gateway.inference.request import DraftWish
+    from gateway.inference.usage import input_tokens_estimate
     from gateway.policy.facts import Facts
     from gateway.routing import explain as explaining
 
     loaded = load(policies)
     who = _tenant(loaded, tenant)
+    request = _request(prompt)
+    found = loaded.tenants[who].found_in(request)
     facts = Facts(
         tenant_name=who,
         tenant_region=loaded.tenants[who].tenant.region,
         tenant_labels=loaded.tenants[who].tenant.labels,
         feature=feature,
         model=model if model is not None else next(iter(loaded.models), ""),
-        labels=frozenset(labels),
-        prompt_tokens=_tokens(prompt) if prompt_tokens is None else prompt_tokens,
+        labels=_labels(loaded.tenants[who].tenant.labels, labels, _metadata(metadata), found.labels),
+        prompt_tokens=input_tokens_estimate(request) if prompt_tokens is None else prompt_tokens,
         max_tokens=max_tokens,
         stream=stream,
         tools=tools,
@@ -189,9 +194,10 @@ def explain(
     )
     explanation = explaining.explain(loaded, facts)
     if as_json:
-        click.echo(json.dumps(explaining.as_json(explanation)))
+        known = {"labels": sorted(facts.labels), "found": found.spans}
+        click.echo(json.dumps({**explaining.as_json(explanation), **known}))
     else:
-        _print(explanation, facts)
+        _print(explanation, facts, found)
 
 
 def _tenant(loaded: CompiledPolicy, name: str | None) -> str:
@@ -227,29 +233,43 @@ def _metadata(pairs: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _tokens(prompt: str) -> int:
-    """What the gateway would estimate for a chat with this one message."""
-    from gateway.inference.request import InferenceRequest, Message
-    from gateway.inference.usage import input_tokens_estimate
+def _labels(
+    tenant: frozenset[str], named: tuple[str, ...], metadata: Mapping[str, str], found: frozenset[str]
+) -> frozenset[str]:
+    """All of the request's labels, gathered as the gateway gathers them."""
+    from gateway.classification.labels import gather
+    from gateway.errors import InvalidRequest
 
-    request = InferenceRequest(
+    try:
+        return gather(tenant=tenant, header=",".join(named), metadata=metadata.get("labels", ""), found=found)
+    except InvalidRequest as problem:
+        raise click.UsageError(f"--label: {problem.message}") from None
+
+
+def _request(prompt: str) -> InferenceRequest:
+    """A chat with this one message, as the gateway would have read it."""
+    import msgspec
+
+    from gateway.inference.request import InferenceRequest, Message
+
+    text = prompt.encode("utf-8", "replace").decode()
+    return InferenceRequest(
         surface="chat",
         model="",
-        messages=(Message("user", prompt),),
-        fields={},
-        prompt_bytes=len(prompt.encode("utf-8", "surrogateescape")),
+        messages=(Message("user", text),),
+        fields={"messages": msgspec.Raw(msgspec.json.encode([{"role": "user", "content": text}]))},
+        prompt_bytes=len(text.encode()),
     )
-    return input_tokens_estimate(request)
 
 
-def _print(explanation: Explanation, facts: Facts) -> None:
+def _print(explanation: Explanation, facts: Facts, found: Found) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
-    console.print(Text(_headline(explanation, facts)))
+    console.print(Text(_headline(explanation, facts, found)))
     console.print()
 
     def table(title: str, *columns: str) -> Table:
@@ -273,10 +293,12 @@ def _print(explanation: Explanation, facts: Facts) -> None:
         console.print(made)
 
 
-def _headline(explanation: Explanation, facts: Facts) -> str:
+def _headline(explanation: Explanation, facts: Facts, found: Found) -> str:
     decision = explanation.decision
     lines = [f"policy    {decision.policy_version}", f"request   tenant {facts.tenant_name}, model {facts.model}"]
     lines[1] += f", about {facts.prompt_tokens} prompt tokens"
+    counted = ", ".join(f"{number} {kind}" for kind, number in sorted(found.spans.items()))
+    lines.append(f"labels    {', '.join(sorted(facts.labels)) or 'none'}" + (f" (found: {counted})" if counted else ""))
     if decision.refusal is not None:
         return "\n".join([*lines, f"refused   {decision.refusal.status}: {decision.refusal.message}"])
     lines += [
