@@ -17,7 +17,7 @@ from gateway.policy.facts import Facts
 from gateway.policy.mistakes import suggestion
 from gateway.routing.candidates import Filter
 from gateway.routing.decision import Decision, Removal
-from gateway.routing.drafts import choose_draft, wish_of
+from gateway.routing.drafts import choose_draft, useful_within_s, wish_of
 from gateway.routing.rank import expected_cost, failing, rank
 
 _MOST_REMOVALS_TOLD = 8
@@ -102,7 +102,8 @@ def _decide_route(
         return _refused(policy, _refusal(route, removed, policy), reasons, route=route, removed=removed)
     mode = _effective(route.mode, choices, reasons)
     wish = wish_of(route, facts)
-    draft, no_draft = choose_draft(route, mode, facts, passing, wish=wish)
+    within_s = useful_within_s(route, choices[0])
+    draft, no_draft = choose_draft(route, mode, facts, passing, wish=wish, within_s=within_s)
     spent = _spent(policy, route, facts, passing, choices)
     return Decision(
         policy_version=policy.version,
@@ -112,6 +113,7 @@ def _decide_route(
         first_choices=first_choices,
         draft=draft,
         draft_max_tokens=0 if draft is None else route.draft.max_tokens,
+        draft_within_s=None if draft is None else within_s,
         no_draft=no_draft,
         draft_wish=wish,
         spent=spent,

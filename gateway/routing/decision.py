@@ -26,6 +26,7 @@ NoDraft = Literal[
     "constraint",
     "edge_not_ready",
     "mode",
+    "queue",
 ]
 
 
@@ -56,6 +57,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     draft: Deployment | None = None
     """The edge's deployment when a draft is to be made."""
     draft_max_tokens: int = 0
+    draft_within_s: float | None = None
+    """A draft whose first token would come later than this, in seconds, is not begun: the final is expected by then."""
     no_draft: NoDraft = ""
     """Why no draft is made; empty when one is."""
     draft_wish: DraftWish = DraftWish.OFF

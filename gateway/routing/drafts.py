@@ -15,8 +15,14 @@ def wish_of(route: Route, facts: Facts) -> DraftWish:
     return route.draft.default if facts.draft is None else facts.draft
 
 
+def useful_within_s(route: Route, final: Deployment) -> float:
+    """Seconds after which a draft is of no use: the final's own first token is there, or was given up."""
+    objective = route.objectives.final_first_token_s
+    return final.backend.timeouts.first_token_s if objective is None else objective
+
+
 def choose_draft(
-    route: Route, mode: Mode, facts: Facts, passing: Filter, *, wish: DraftWish
+    route: Route, mode: Mode, facts: Facts, passing: Filter, *, wish: DraftWish, within_s: float
 ) -> tuple[Deployment | None, NoDraft]:
     """The deployment that drafts; or None, and the first reason that holds."""
     deployment = route.draft.deployment
@@ -32,6 +38,8 @@ def choose_draft(
         return None, "too_long"
     if not facts.edge_ready or deployment.id in facts.unhealthy:
         return None, "edge_not_ready"
+    if facts.edge_wait_s > within_s:
+        return None, "queue"
     return deployment, ""
 
 
