@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import msgspec
 
-from gateway.budgets.claim import Claim, Hold
-from gateway.inference.deployment import Deployment, Price
+from gateway.budgets.claim import Charge, Claim, Hold
+from gateway.budgets.claim import worst_case as worst_charge
+from gateway.inference.deployment import Deployment
 from gateway.inference.request import InferenceRequest
 from gateway.inference.usage import Usage, input_tokens_bound
 from gateway.policy.compiled import TenantPolicy
@@ -17,19 +19,40 @@ from gateway.telemetry.record import RequestRecord
 def worst_case(
     record: RequestRecord, request: InferenceRequest, tenant: TenantPolicy, deployments: tuple[Deployment, ...]
 ) -> Claim:
-    """The claim of a request that any of `deployments` may answer."""
+    """The claim of a request that the first of `deployments` is asked to answer; the others may need more."""
     return Claim(
         id=record.request_id,
         tenant=tenant.tenant.name,
         feature=record.feature,
+        key=record.key,
         limits=tenant.limits,
         rate=tenant.rate,
         input_tokens=input_tokens_bound(request),
         output_tokens=_wanted_tokens(request, deployments) * request.n,
         min_output_tokens=request.n,
-        price=_dearest(deployments),
+        price=deployments[0].price,
         fail=tenant.when_store_is_gone,
     )
+
+
+def needed(record: RequestRecord, hold: Hold, targets: Mapping[str, Deployment], target: Deployment) -> Charge:
+    """What a request may come to when `target` is tried as well: what was used, what is running, and its worst case."""
+    tokens = nanousd = 0
+    running = [target]
+    for attempt in record.attempts:
+        if attempt.role != "final":
+            continue
+        if attempt.outcome == "running" and attempt.deployment in targets:
+            running.append(targets[attempt.deployment])
+        else:
+            tokens += attempt.input_tokens + attempt.output_tokens
+            nanousd += attempt.cost_nanousd
+    for deployment in running:
+        claim = msgspec.structs.replace(hold.claim, price=deployment.price)
+        worst = worst_charge(claim, hold.output_tokens)
+        tokens += worst.tokens
+        nanousd += worst.nanousd
+    return msgspec.structs.replace(hold.reserved, tokens=tokens, nanousd=nanousd)
 
 
 def again(claim: Claim, share: float, usage: Usage | None = None) -> Claim:
@@ -85,13 +108,3 @@ def _wanted_tokens(request: InferenceRequest, deployments: tuple[Deployment, ...
     if request.max_tokens is not None:
         return request.max_tokens
     return min(deployment.max_output_tokens for deployment in deployments)
-
-
-def _dearest(deployments: tuple[Deployment, ...]) -> Price:
-    """The worst case over all that may answer, so that a failover never costs more than was held."""
-    prices = [deployment.price for deployment in deployments]
-    return Price(
-        input_nanousd=max(max(price.input_nanousd, price.cached_input_nanousd) for price in prices),
-        output_nanousd=max(price.output_nanousd for price in prices),
-        cached_input_nanousd=max(price.cached_input_nanousd for price in prices),
-    )

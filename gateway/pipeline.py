@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from gateway.admission import again, charge, charge_again, worst_case
+from gateway.admission import again, charge, charge_again, needed, worst_case
 from gateway.backends.pool import Backends
 from gateway.budgets.claim import Hold
 from gateway.budgets.ledger import Ledger
@@ -309,6 +309,7 @@ class Pipeline:
                 exchange.headers["x-firstdraft-budget"] = "downgraded"
             if hold is not None:
                 exchange.headers.update(hold.headers)
+                exchange.record.budget_warnings = len(hold.warned)
             try:
                 yield self._plan(exchange, decision, deployments, mode, hold)
             finally:
@@ -383,6 +384,11 @@ class Pipeline:
         hold: Hold | None,
     ) -> Plan:
         request = exchange.request
+        targets = {deployment.id: deployment for deployment in deployments}
+
+        async def extend_hold(target: Deployment) -> bool:
+            return hold is None or await self._ledger.extend(hold, needed(exchange.record, hold, targets, target))
+
         clamped = hold is not None and exchange.policy.tenants[exchange.identity.tenant.name].limits
         total_s = max(deployment.backend.timeouts.total_s for deployment in deployments)
         return Plan(
@@ -396,6 +402,7 @@ class Pipeline:
             traceparent=exchange.traceparent,
             backends=self._backends,
             record=exchange.record,
+            extend_hold=extend_hold,
             started=exchange.started,
             deadline=asyncio.get_running_loop().time() + total_s,
         )

@@ -16,7 +16,7 @@ def window(per: str, zone: str, at_s: int) -> tuple[int, int]:
     Minutes and hours are the clock's on the wall, days begin at its midnight or, where summer time skips that, with
     the first second there is. All days of a zone so have 23 to 25 hours.
     """
-    local = datetime.fromtimestamp(at_s, UTC).astimezone(ZoneInfo(zone))
+    local = datetime.fromtimestamp(at_s, UTC if zone == "UTC" else ZoneInfo(zone))
     length_s = _LENGTH_S.get(per)
     if length_s is not None:
         offset_s = int((local.utcoffset() or timedelta()).total_seconds())

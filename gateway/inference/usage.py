@@ -18,12 +18,16 @@ _BYTES_PER_TOKEN_CHARGED = 3
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens of one answer. `cached_input_tokens` is part of `input_tokens`, `reasoning_tokens` of `output_tokens`."""
+    """Tokens of one answer. Cached and audio tokens are part of `input_tokens`; the others of `output_tokens`."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_input_tokens: int = 0
+    audio_input_tokens: int = 0
     reasoning_tokens: int = 0
+    audio_output_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+    """Of the client's `prediction`, generated and not in the answer."""
     estimated: bool = False
     """True when the backend gave no usage and the gateway counted."""
 

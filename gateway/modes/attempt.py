@@ -41,10 +41,14 @@ async def answer(plan: Plan, deployments: Sequence[Deployment], emit: Emit) -> N
     """Let the first of `deployments` that can give the final give it.
 
     Raises:
-        FirstdraftError: the last deployment's error, or that of one which failed after its first content.
+        FirstdraftError: the last deployment's error, or that of one which failed after its first content. One that the
+            budget has no room for is not asked.
     """
     failure: FirstdraftError = NoDeployment("no deployment is left to ask")
     for deployment in deployments:
+        if not await plan.extend_hold(deployment):
+            plan.record.attempts.append(AttemptRecord(deployment=deployment.id, outcome="over_budget"))
+            continue
         attempt = _Attempt(plan, deployment, emit)
         try:
             await attempt.run()
@@ -164,6 +168,10 @@ class _Attempt:
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cached_input_tokens=usage.cached_input_tokens,
+            audio_input_tokens=usage.audio_input_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            audio_output_tokens=usage.audio_output_tokens,
+            rejected_prediction_tokens=usage.rejected_prediction_tokens,
         )
         if self._first is not None and usage.output_tokens > 1:
             self._plan.record.tpot_s = (self._plan.elapsed_s() - self._first) / (usage.output_tokens - 1)

@@ -91,6 +91,9 @@ class Metrics:
         self._requests = self._counter("requests", "Requests that are over.", ("route", "mode", "status"))
         self._errors = self._counter("errors", "Requests that ended with an error, by its code.", ("code",))
         self._holds = self._counter("budget_holds", "Reservations: settled, downgraded, refused.", ("route", "outcome"))
+        self._warnings = self._counter(
+            "budget_warnings", "Requests under a budget that is used up to its `warn_at`.", ("tenant",)
+        )
         self._cache = self._counter("cache", "Look-ups in the prompt cache.", ("route", "result"))
         self._verdicts = self._counter("drafts", "Drafts by their verdict.", ("route", "verdict"))
         self._classify = self._histogram(
@@ -126,6 +129,8 @@ class Metrics:
             self._errors.of(record.error).inc()
         if record.hold:
             self._holds.of(route, record.hold).inc()
+        if record.budget_warnings:
+            self._warnings.of(record.tenant).inc()
         if record.cache:
             self._cache.of(route, record.cache).inc()
         if record.classified and record.classify_s is not None:

@@ -88,6 +88,8 @@ class RequestRecord:
     estimated: bool = False
     cost_nanousd: int = 0
     held_tokens: int = 0
+    budget_warnings: int = 0
+    """Budgets of which more is used than the tenant wants unsaid."""
     hold: str = ""
     """`settled`, `downgraded`, `refused`, or empty where no budget applies."""
 

@@ -16,6 +16,7 @@ from gateway.inference.usage import Usage
 from gateway.wire.openai_chat_error import refused_in_answer
 
 _ENCODER = msgspec.json.Encoder()
+_OUTPUT_DETAILS = "completion_tokens_details"
 _MOST_TOKENS = 2**40
 """No answer has more; a larger number is not a count."""
 
@@ -131,12 +132,15 @@ def read_usage(value: object) -> Usage | None:
     # Some servers leave reasoning out of `completion_tokens`; it is in the total, and it is billed.
     output = max(completion, (_count(value.get("total_tokens")) or 0) - prompt)
     cached = _detail(value, "prompt_tokens_details", "cached_tokens") or _count(value.get("prompt_cache_hit_tokens"))
-    reasoning = _detail(value, "completion_tokens_details", "reasoning_tokens")
+    reasoning = _detail(value, _OUTPUT_DETAILS, "reasoning_tokens")
     return Usage(
         input_tokens=prompt,
         output_tokens=output,
         cached_input_tokens=min(cached or 0, prompt),
+        audio_input_tokens=min(_detail(value, "prompt_tokens_details", "audio_tokens") or 0, prompt),
         reasoning_tokens=min(reasoning or 0, output),
+        audio_output_tokens=min(_detail(value, _OUTPUT_DETAILS, "audio_tokens") or 0, output),
+        rejected_prediction_tokens=min(_detail(value, _OUTPUT_DETAILS, "rejected_prediction_tokens") or 0, output),
     )
 
 

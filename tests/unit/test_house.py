@@ -32,7 +32,8 @@ TASK_OWNERS = {
     "gateway/server/app.py": "comments in silent streams; the application's clean-up ends it",
     "gateway/server/workers.py": "two waits raced against each other; both are cancelled and awaited at once",
     "gateway/services.py": "closing backends that policy dropped; the services' context ends it",
-    "gateway/store/client.py": "the probe of a store that failed; the client's context ends it",
+    "gateway/store/link.py": "the connection and the probe of a server that failed; the store's context ends both",
+    "gateway/store/servers.py": "finding a Cluster's nodes, and following them; the store's context ends both",
     "gateway/store/embedded.py": "the watch over the embedded store; its context ends it",
 }
 """Who may start a task outside a TaskGroup, and what becomes of it."""

@@ -49,6 +49,8 @@ class Ledger:
     grant: int | None = None
     claims: list = field(default_factory=list)
     charged: list = field(default_factory=list)
+    extended: list = field(default_factory=list)
+    most_nanousd: int = 10**15
 
     @asynccontextmanager
     async def hold(self, claim):
@@ -56,11 +58,15 @@ class Ledger:
             raise BudgetSpent("spent")
         self.claims.append(claim)
         granted = claim.output_tokens if self.grant is None else self.grant
-        hold = Hold(hold_id="1", output_tokens=granted, reserved=worst_case(claim, granted))
+        hold = Hold(hold_id="1", claim=claim, output_tokens=granted, reserved=worst_case(claim, granted))
         try:
             yield hold
         finally:
             self.charged.append(hold.charged)
+
+    async def extend(self, hold, charge):
+        self.extended.append(charge)
+        return charge.nanousd <= self.most_nanousd
 
     def share_left(self, *_):
         return 1.0
@@ -135,14 +141,29 @@ class World:
 
 
 async def test_what_was_used_is_charged(policy, cache):
-    """The hold covers the worst case over all that may answer; the charge is the backend's usage at its price."""
+    """The hold covers the worst case of the first that may answer; the charge is the backend's usage at its price."""
     world = World(policy, [HELLO, STOP, USAGE], cache)
     told = await world.ask()
     (claim,), (charge,) = world.ledger.claims, world.ledger.charged
-    assert claim.price.output_nanousd == 20_000_000_000
+    assert claim.price.output_nanousd == 2_000_000_000
     assert claim.output_tokens == 50
     assert (charge.tokens, charge.nanousd) == (13, 10 * 1_000 + 3 * 2_000)
     assert told.record.cost_nanousd == charge.nanousd
+
+
+async def test_a_dearer_target_needs_a_larger_hold(policy, cache):
+    """A failover first reserves what it may cost on top of what was tried, and is not taken where that is too much."""
+    failing = [BackendCut("cut")]
+    world = World(policy, failing, cache)
+    told = await world.ask()
+    first, second = world.ledger.extended
+    bound = world.ledger.claims[0].input_tokens
+    assert (first.nanousd, second.nanousd) == (bound * 1_000 + 50 * 2_000, bound * 10_000 + 50 * 20_000)
+    assert told.record.deployment == "dear/m"
+    poor = World(policy, failing, cache, most_nanousd=second.nanousd - 1)
+    with pytest.raises(BackendCut):
+        await poor.ask(temperature=1.0)
+    assert not poor.scripts["dear"].calls
 
 
 async def test_the_backend_is_asked_for_no_more_than_was_granted(policy, cache):
