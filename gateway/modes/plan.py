@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from gateway.backends.pool import Backends
@@ -10,6 +11,10 @@ from gateway.inference.deployment import Deployment
 from gateway.inference.request import InferenceRequest
 from gateway.policy.compiled import Mode
 from gateway.telemetry.record import RequestRecord
+
+
+async def _within(_: Deployment) -> bool:
+    return True
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -34,6 +39,8 @@ class Plan:
     """`loop.time()` at the request's arrival, in seconds."""
     deadline: float
     """`loop.time()` at which the whole request is given up, in seconds."""
+    extend_hold: Callable[[Deployment], Awaitable[bool]] = _within
+    """Awaited before each try: False where the budget has no room for this target beside what was tried already."""
 
     def elapsed_s(self) -> float:
         """Seconds since the request arrived."""
