@@ -35,6 +35,11 @@ def worst_case(
     )
 
 
+def is_clamped(tenant: TenantPolicy, hold: Hold | None) -> bool:
+    """Something counts the tokens of this request: its answer may have no more than was granted."""
+    return hold is not None and (bool(hold.left) or (tenant.rate is not None and tenant.rate.tokens is not None))
+
+
 def needed(record: RequestRecord, hold: Hold, targets: Mapping[str, Deployment], target: Deployment) -> Charge:
     """What a request may come to when `target` is tried as well: what was used, what is running, and its worst case."""
     tokens = nanousd = 0
@@ -104,7 +109,11 @@ def _book(record: RequestRecord, hold: Hold | None) -> None:
 
 
 def _wanted_tokens(request: InferenceRequest, deployments: tuple[Deployment, ...]) -> int:
-    """The most tokens a choice may have: the client's word, else what every deployment may give."""
+    """The most tokens a choice may have: the client's word, else what every backend may give.
+
+    The edge shortens its answer by itself: its small limit must not cut a larger model's answer.
+    """
     if request.max_tokens is not None:
         return request.max_tokens
-    return min(deployment.max_output_tokens for deployment in deployments)
+    backends = [deployment for deployment in deployments if not deployment.is_edge] or deployments
+    return min(deployment.max_output_tokens for deployment in backends)

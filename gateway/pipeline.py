@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from gateway.admission import again, charge, charge_again, needed, worst_case
+from gateway.admission import again, charge, charge_again, is_clamped, needed, worst_case
 from gateway.backends.pool import Backends
 from gateway.budgets.claim import Hold
 from gateway.budgets.ledger import Ledger
@@ -46,7 +46,7 @@ from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.inference.usage import Usage, input_tokens_estimate
 from gateway.modes import run as modes
 from gateway.modes.plan import Plan
-from gateway.policy.compiled import CompiledPolicy, Mode
+from gateway.policy.compiled import CompiledPolicy, Mode, TenantPolicy
 from gateway.policy.facts import Facts
 from gateway.policy.replay import Recorder
 from gateway.routing.decide import decide
@@ -194,7 +194,7 @@ class Pipeline:
             language="",
             metadata=request.metadata,
             hour=time.gmtime().tm_hour,
-            budget_left=self._ledger.share_left(tenant.name),
+            budget_left=self._ledger.share_left(tenant.name, exchange.feature),
             unhealthy=frozenset(),
             edge_ready=edge is not None and edge.state == "warm",
             edge_reason="the edge is switched off" if edge is None else edge.reason or edge.state,
@@ -207,7 +207,8 @@ class Pipeline:
     def _cache_key(self, exchange: Exchange, decision: Decision) -> str | None:
         request, rule = exchange.request, decision.cache
         cacheable = rule is not None and (rule.any_temperature or request.sampling.temperature == 0)
-        if not cacheable or exchange.cache_control.no_store:
+        # With several choices, one that was cut cannot be told from one that is whole.
+        if not cacheable or exchange.cache_control.no_store or request.n > 1:
             self._say_cache(exchange, "bypass")
             return None
         self._say_cache(exchange, "miss")
@@ -295,14 +296,14 @@ class Pipeline:
         async with AsyncExitStack() as stack:
             deployments, mode, hold = decision.deployments, decision.mode, None
             try:
-                hold = await self._hold(stack, exchange, deployments)
+                tenant = exchange.policy.tenants[exchange.identity.tenant.name]
+                hold = await self._hold(stack, exchange, deployments, tenant)
             except BudgetSpent:
                 exchange.record.hold = "refused"
                 if not decision.spent:
                     raise
                 deployments, mode = decision.spent, decision.spent_mode
-                if not all(deployment.is_edge for deployment in deployments):
-                    hold = await self._hold(stack, exchange, deployments)
+                hold = await self._hold_downgraded(stack, exchange, deployments)
                 exchange.record.hold = "downgraded"
                 exchange.record.mode = mode.value
                 exchange.headers["x-firstdraft-mode"] = mode.value
@@ -315,10 +316,29 @@ class Pipeline:
             finally:
                 charge(exchange.record, hold)
 
-    async def _hold(
+    async def _hold_downgraded(
         self, stack: AsyncExitStack, exchange: Exchange, deployments: tuple[Deployment, ...]
     ) -> Hold | None:
+        """Hold for what the route names for a spent budget.
+
+        The edge's tokens count while there are any left; after that it serves on for nothing, as the route says, but
+        never faster than the tenant's rate.
+        """
         tenant = exchange.policy.tenants[exchange.identity.tenant.name]
+        try:
+            return await self._hold(stack, exchange, deployments, tenant)
+        except BudgetSpent:
+            if not all(deployment.is_edge for deployment in deployments):
+                raise
+            return await self._hold(stack, exchange, deployments, replace(tenant, limits=()))
+
+    async def _hold(
+        self,
+        stack: AsyncExitStack,
+        exchange: Exchange,
+        deployments: tuple[Deployment, ...],
+        tenant: TenantPolicy,
+    ) -> Hold | None:
         if not tenant.limits and tenant.rate is None:
             return None
         claim = worst_case(exchange.record, exchange.request, tenant, deployments)
@@ -389,7 +409,7 @@ class Pipeline:
         async def extend_hold(target: Deployment) -> bool:
             return hold is None or await self._ledger.extend(hold, needed(exchange.record, hold, targets, target))
 
-        clamped = hold is not None and exchange.policy.tenants[exchange.identity.tenant.name].limits
+        tenant = exchange.policy.tenants[exchange.identity.tenant.name]
         total_s = max(deployment.backend.timeouts.total_s for deployment in deployments)
         return Plan(
             request=request,
@@ -397,7 +417,7 @@ class Pipeline:
             deployments=deployments,
             draft=decision.draft,
             draft_max_tokens=decision.draft_max_tokens,
-            max_tokens=hold.output_tokens // request.n if hold is not None and clamped else request.max_tokens,
+            max_tokens=hold.output_tokens // request.n if hold and is_clamped(tenant, hold) else request.max_tokens,
             tenant=exchange.identity.tenant.name,
             traceparent=exchange.traceparent,
             backends=self._backends,
