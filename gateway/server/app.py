@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from gateway.server.api.routes import add_routes
+from gateway.server.api.routes import SURFACES, add_routes
 from gateway.server.keys import REPEATS, SERVICES, STREAMS
 from gateway.server.middleware import authenticate, boundary
 from gateway.server.repeats import Repeats
 from gateway.server.streaming import Streams
 from gateway.services import Services
-from gateway.wire.openai_chat import decode_request
 
 
 def build_app(services: Services) -> web.Application:
@@ -24,7 +23,7 @@ def build_app(services: Services) -> web.Application:
     )
     app[SERVICES] = services
     app[STREAMS] = Streams()
-    app[REPEATS] = Repeats(decode_request)
+    app[REPEATS] = {surface.name: Repeats(surface.decode) for surface in SURFACES}
     app.cleanup_ctx.append(_keep_streams_alive)
     add_routes(app)
     return app

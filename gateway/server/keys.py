@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from gateway.inference.request import Surface as SurfaceName
 from gateway.policy.compiled import CompiledPolicy
 from gateway.server.repeats import Repeats
 from gateway.server.streaming import StreamReply, Streams
@@ -13,7 +14,7 @@ from gateway.tenants.tenant import Identity
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
 STREAMS: web.AppKey[Streams] = web.AppKey("streams", Streams)
-REPEATS: web.AppKey[Repeats] = web.AppKey("repeats", Repeats)
+REPEATS: web.AppKey[dict[SurfaceName, Repeats]] = web.AppKey("repeats", dict[SurfaceName, Repeats])
 POLICY: web.RequestKey[CompiledPolicy] = web.RequestKey("policy", CompiledPolicy)
 DECISION_HEADERS: web.RequestKey[dict[str, str]] = web.RequestKey("decision headers", dict[str, str])
 RECORD: web.RequestKey[RequestRecord] = web.RequestKey("record", RequestRecord)

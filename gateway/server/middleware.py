@@ -19,11 +19,11 @@ from gateway.errors import (
     NotFound,
     ShuttingDown,
 )
+from gateway.server.error_shape import error_shape
 from gateway.server.identity import identify
 from gateway.server.keys import DECISION_HEADERS, IDENTITY, POLICY, RECORD, REPLY, SERVICES, STARTED
 from gateway.server.streaming import StreamReply
 from gateway.telemetry.record import RequestRecord
-from gateway.wire.openai_chat import encode_error
 
 _QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked every few seconds by machines: neither logged nor counted."""
@@ -65,7 +65,7 @@ async def _answer(request: web.Request, handler: Handler, record: RequestRecord)
     try:
         response = await handler(request)
         if not response.prepared:
-            response.headers["x-request-id"] = record.request_id
+            response.headers.update(_id_headers(request, record))
     except FirstdraftError as error:
         return await _tell(request, record, error)
     except web.HTTPException as error:
@@ -87,16 +87,20 @@ async def _tell(request: web.Request, record: RequestRecord, error: FirstdraftEr
     reply: StreamReply | None = request.get(REPLY)
     if reply is not None and reply.begun:
         return await reply.fail(error, record.request_id)
-    headers = {"x-request-id": record.request_id, **request.get(DECISION_HEADERS, {}), **error.headers}
+    headers = {**_id_headers(request, record), **request.get(DECISION_HEADERS, {}), **error.headers}
     response = web.Response(
         status=error.status,
-        body=encode_error(error, record.request_id),
+        body=error_shape(request.path, request.headers).encode(error, record.request_id),
         content_type="application/json",
         headers=headers,
     )
     if isinstance(error, ShuttingDown | ClientGone):
         response.force_close()
     return response
+
+
+def _id_headers(request: web.Request, record: RequestRecord) -> dict[str, str]:
+    return dict.fromkeys(error_shape(request.path, request.headers).id_headers, record.request_id)
 
 
 def _from_http(request: web.Request, error: web.HTTPException) -> FirstdraftError:

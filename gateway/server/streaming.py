@@ -14,7 +14,7 @@ from aiohttp import web
 
 from gateway.errors import ClientGone, FirstdraftError
 from gateway.inference.events import Event, Idle
-from gateway.wire.openai_chat import StreamEncoder
+from gateway.server.surface import StreamWriter
 
 SILENCE_S = 10.0
 """A stream that had nothing to send for so long gets a comment: under every common proxy's idle limit (30 to 60 s)."""
@@ -26,12 +26,12 @@ class StreamReply:
     """The SSE response of one request. `encoder` and `headers` are called once, with the first event."""
 
     def __init__(
-        self, http: web.Request, encoder: Callable[[], StreamEncoder], headers: Callable[[], dict[str, str]]
+        self, http: web.Request, encoder: Callable[[], StreamWriter], headers: Callable[[], dict[str, str]]
     ) -> None:
         self._http = http
         self._make_encoder = encoder
         self._headers = headers
-        self._encoder: StreamEncoder | None = None
+        self._encoder: StreamWriter | None = None
         self._response: web.StreamResponse | None = None
         self._beginning = asyncio.Lock()
         self._written_at = 0.0
@@ -80,7 +80,7 @@ class StreamReply:
         if idle and transport is not None and transport.get_write_buffer_size() == 0:
             await self._write(self._encoding().encode(Idle()))
 
-    def _encoding(self) -> StreamEncoder:
+    def _encoding(self) -> StreamWriter:
         if self._encoder is None:
             self._encoder = self._make_encoder()
         return self._encoder

@@ -19,10 +19,17 @@ def encode_error(error: FirstdraftError, request_id: str) -> bytes:
     """The body for a client. A backend's own error passes unchanged; a fault of ours shows only the request id."""
     if isinstance(error, BackendRefused) and error.body is not None:
         return error.body
+    return _ENCODER.encode({"error": told(error, request_id)})
+
+
+def told(error: FirstdraftError, request_id: str) -> dict[str, Any]:
+    """`message`, `type`, `param` and `code` of an error, as far as a client may know; a backend's own where it has."""
     message = error.message if error.safe else f"The gateway failed on this request. Its id is {request_id}."
-    return _ENCODER.encode(
-        {"error": {"message": message, "type": error.type, "param": error.param, "code": error.code}}
-    )
+    found = {"message": message, "type": error.type, "param": error.param, "code": error.code}
+    if isinstance(error, BackendRefused) and error.body is not None:
+        own = _error_object(msgspec.json.decode(error.body))
+        found |= {name: own.get(name) for name in found if isinstance(own.get(name), str)}
+    return found
 
 
 def has_error(value: object) -> bool:

@@ -2,123 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import time
-from typing import TypedDict
-
-import msgspec
 from aiohttp import web
 
-from gateway.cache import control
-from gateway.errors import InvalidRequest
-from gateway.inference.events import Event
-from gateway.inference.request import DraftWish, InferenceRequest
-from gateway.pipeline import Exchange
-from gateway.server.body import read_body
-from gateway.server.keys import DECISION_HEADERS, IDENTITY, POLICY, RECORD, REPEATS, REPLY, SERVICES, STARTED, STREAMS
-from gateway.server.streaming import StreamReply
-from gateway.wire.openai_chat import AnswerEncoder, StreamEncoder
+from gateway.server.serving import serve
+from gateway.server.surface import Surface
+from gateway.wire.openai_chat import AnswerEncoder, StreamEncoder, decode_request
 
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-_FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+CHAT = Surface(name="chat", decode=decode_request, stream=StreamEncoder, answer=AnswerEncoder, id_prefix="chatcmpl-")
 
 
 async def create(http: web.Request) -> web.StreamResponse:
-    """Decode, run, and write the answer as it comes or as a whole."""
-    exchange = await _exchange(http)
-    if exchange.request.stream:
-        return await _stream(http, exchange)
-    return await _whole(http, exchange)
-
-
-async def _stream(http: web.Request, exchange: Exchange) -> web.StreamResponse:
-    reply = StreamReply(http, lambda: StreamEncoder(**_answer(exchange)), lambda: _headers(exchange))
-    http[REPLY] = reply
-    streams = http.app[STREAMS]
-    streams.add(reply)
-    try:
-        await http.app[SERVICES].pipeline.run(exchange, reply.emit)
-        return await reply.end()
-    finally:
-        streams.discard(reply)
-
-
-async def _whole(http: web.Request, exchange: Exchange) -> web.Response:
-    events: list[Event] = []
-
-    async def collect(event: Event) -> None:
-        events.append(event)
-
-    await http.app[SERVICES].pipeline.run(exchange, collect)
-    encoder = AnswerEncoder(**_answer(exchange))
-    for event in events:
-        encoder.add(event)
-    return web.Response(body=encoder.body(), content_type="application/json", headers=_headers(exchange))
-
-
-class _Answer(TypedDict):
-    request: InferenceRequest
-    response_id: str
-    created: int
-    model: str
-    wish: DraftWish
-
-
-def _answer(exchange: Exchange) -> _Answer:
-    """What an answer of the gateway's own making says of itself; known once policy has decided."""
-    return _Answer(
-        request=exchange.request,
-        response_id=f"chatcmpl-{exchange.record.request_id.removeprefix('req-')}",
-        created=int(time.time()),
-        model=exchange.request.model,
-        wish=exchange.draft_wish,
-    )
-
-
-def _headers(exchange: Exchange) -> dict[str, str]:
-    headers = {"x-request-id": exchange.record.request_id, **exchange.headers}
-    if exchange.record.deployment:
-        headers["x-firstdraft-deployment"] = exchange.record.deployment
-    return headers
-
-
-async def _exchange(http: web.Request) -> Exchange:
-    request = http.app[REPEATS].decode(http[IDENTITY].tenant.name, await read_body(http))
-    request = _with_draft_header(request, http.headers.get("x-firstdraft-draft"))
-    record = http[RECORD]
-    record.surface, record.model, record.stream = request.surface, request.model, request.stream
-    record.feature = _feature(http, request)
-    traceparent = http.headers.get("traceparent", "")
-    exchange = Exchange(
-        request=request,
-        identity=http[IDENTITY],
-        policy=http[POLICY],
-        record=record,
-        started=http[STARTED],
-        feature=record.feature,
-        labels=",".join(http.headers.getall("x-firstdraft-labels", ())),
-        cache_control=control.parse(http.headers.get("cache-control")),
-        traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None,
-    )
-    http[DECISION_HEADERS] = exchange.headers
-    return exchange
-
-
-def _with_draft_header(request: InferenceRequest, header: str | None) -> InferenceRequest:
-    """The header says how the draft is wanted where the body does not."""
-    if header is None or request.draft is not None:
-        return request
-    try:
-        wish = DraftWish(header.strip().lower())
-    except ValueError:
-        message = f"x-firstdraft-draft is one of {', '.join(DraftWish)}."
-        raise InvalidRequest(message, param="x-firstdraft-draft") from None
-    return msgspec.structs.replace(request, draft=wish)
-
-
-def _feature(http: web.Request, request: InferenceRequest) -> str:
-    feature = http.headers.get("x-firstdraft-feature") or request.metadata.get("feature", "")
-    if feature and not _FEATURE.fullmatch(feature):
-        message = "A feature's name has letters, digits, '_', '-' and '.', 64 characters at most."
-        raise InvalidRequest(message, param="x-firstdraft-feature")
-    return feature
+    """Answer a chat."""
+    return await serve(http, CHAT)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.server.api import chat, health, models, usage
+from gateway.server.api import chat, health, messages, models, usage
+from gateway.server.surface import Surface
+
+SURFACES: tuple[Surface, ...] = (chat.CHAT, messages.MESSAGES)
 
 
 def add_routes(app: web.Application) -> None:
     """Bind the URLs to their handlers."""
     app.router.add_post("/v1/chat/completions", chat.create)
+    app.router.add_post("/v1/messages", messages.create)
+    app.router.add_post("/v1/messages/count_tokens", messages.count_tokens)
     app.router.add_get("/v1/models", models.list_all)
     app.router.add_get("/v1/models/{model:.+}", models.get)
     app.router.add_get("/v1/firstdraft/usage", usage.show)
