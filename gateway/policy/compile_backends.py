@@ -209,7 +209,15 @@ def _url_parts(url: str) -> SplitResult | None:
 
 def _price_of(spec: PriceSpec) -> Price:
     cached = spec.input if spec.cached_input is None else spec.cached_input
-    return Price(input_nanousd=spec.input, output_nanousd=spec.output, cached_input_nanousd=cached)
+    return Price(
+        input_nanousd=spec.input,
+        output_nanousd=spec.output,
+        cached_input_nanousd=cached,
+        audio_input_nanousd=spec.audio_input,
+        reasoning_nanousd=spec.reasoning,
+        audio_output_nanousd=spec.audio_output,
+        rejected_prediction_nanousd=spec.rejected_prediction,
+    )
 
 
 def _max_output_tokens(spec: DeploymentSpec) -> int:

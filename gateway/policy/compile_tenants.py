@@ -8,6 +8,7 @@ from gateway.policy.document import Document
 from gateway.policy.mistakes import Mistakes
 from gateway.policy.schema import BudgetSpec, RateSpec, TenantSpec
 from gateway.policy.validate import Specs
+from gateway.policy.values import rolling_s
 from gateway.policy.yaml_file import Path
 from gateway.tenants.tenant import Tenant
 
@@ -60,23 +61,33 @@ class TenantsCompiler:
     def _limits(self, path: Path, spec: TenantSpec) -> tuple[Limit, ...]:
         limits: list[Limit] = []
         for index, budget in enumerate(spec.budgets):
-            limit = _limit(budget)
-            if any(_same_counter(limit, other) for other in limits):
+            limit = _limit(budget, spec.timezone)
+            names = {key.name for key in spec.keys}
+            if limit.key is not None and limit.key not in names:
+                mark = self._document.mark((*path, "budgets", index, "key"))
+                known = f"its keys are {', '.join(sorted(names))}" if names else "it has none"
+                self._mistakes.add(mark, f"this tenant has no key `{limit.key}`; {known}")
+            if any(limit.same == other.same for other in limits):
                 mark = self._document.mark((*path, "budgets", index))
                 of = f" for feature {limit.feature}" if limit.feature else ""
+                of += f" for key {limit.key}" if limit.key else ""
                 self._mistakes.add(mark, f"there is a budget per {limit.per}{of} in this unit already")
             limits.append(limit)
         return tuple(limits)
 
 
-def _same_counter(one: Limit, other: Limit) -> bool:
-    return (one.unit, one.per, one.feature) == (other.unit, other.per, other.feature)
-
-
-def _limit(spec: BudgetSpec) -> Limit:
-    if spec.tokens is not None:
-        return Limit(amount=spec.tokens, unit="tokens", per=spec.per, feature=spec.feature)
-    return Limit(amount=spec.usd or 0, unit="nanousd", per=spec.per, feature=spec.feature)
+def _limit(spec: BudgetSpec, zone: str) -> Limit:
+    in_tokens = spec.tokens is not None
+    return Limit(
+        amount=(spec.tokens if in_tokens else spec.usd) or 0,
+        unit="tokens" if in_tokens else "nanousd",
+        per=spec.per,
+        feature=spec.feature,
+        key=spec.key,
+        rolling_s=rolling_s(spec.per),
+        zone=zone,
+        warn_at=spec.warn_at,
+    )
 
 
 def _rate(spec: RateSpec) -> Rate:

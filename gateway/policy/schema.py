@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
-from gateway.budgets.limit import Window
 from gateway.classification.dictionary import MOST_WORDS
 from gateway.inference.deployment import BackendType
 from gateway.policy import values
@@ -107,6 +106,10 @@ class PriceSpec(Spec):
     input: NanoUsd
     output: NanoUsd
     cached_input: NanoUsd | None = None
+    audio_input: NanoUsd | None = None
+    reasoning: NanoUsd | None = None
+    audio_output: NanoUsd | None = None
+    rejected_prediction: NanoUsd | None = None
 
 
 def _price(value: object) -> object:
@@ -232,12 +235,14 @@ class KeySpec(Spec):
 
 
 class BudgetSpec(Spec):
-    """At most so much in each calendar window."""
+    """At most so much in each window: a calendar's, in the tenant's time zone, or `rolling 24h`."""
 
     tokens: Count | None = None
     usd: NanoUsd | None = None
-    per: Window
+    per: Annotated[str, BeforeValidator(values.window)]
     feature: PlainName | None = None
+    key: PlainName | None = None
+    warn_at: Annotated[float | None, BeforeValidator(values.percentage)] = None
 
     @model_validator(mode="after")
     def _has_one_unit(self) -> BudgetSpec:
@@ -293,6 +298,7 @@ class TenantSpec(Spec):
     keyless: Flag = False
     budgets: list[BudgetSpec] = []
     rate: RateSpec | None = None
+    timezone: Annotated[str, BeforeValidator(values.time_zone)] = "UTC"
     when_store_is_gone: Literal["closed", "open"] = "closed"
 
     @model_validator(mode="after")

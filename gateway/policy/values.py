@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from gateway.classification.dictionary import LONGEST_WORD
+from gateway.policy.mistakes import nearest
 from gateway.policy.yaml_file import Word
 
 NANOUSD_PER_USD = 1_000_000_000
@@ -24,6 +26,8 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,127}")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_PERCENTAGE = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?%")
+_WINDOWS = ("minute", "hour", "day", "week", "month")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -122,6 +126,47 @@ def nanousd(value: object) -> int:
     if scaled != scaled.to_integral_value():
         raise ValueError("more than nine decimals; a nano-dollar is the smallest amount")
     return int(scaled)
+
+
+def window(value: object) -> str:
+    """When a budget begins anew: a word of the calendar, or `rolling` and a duration of a minute to 366 days."""
+    found = text(value)
+    if found in _WINDOWS:
+        return found
+    word, _, length = found.partition(" ")
+    if word != "rolling":
+        near = nearest(word, _WINDOWS)
+        hint = f"; did you mean `{near[0]}`?" if near else ""
+        raise ValueError(f"expected one of {', '.join(_WINDOWS)}, or `rolling 24h`{hint}")
+    if rolling_s(found) < 60:
+        raise ValueError("a rolling window has at least a minute, as in `rolling 24h`")
+    return f"rolling {length.strip()}"
+
+
+def rolling_s(per: str) -> int:
+    """The seconds of `rolling 24h`; 0 for a word of the calendar."""
+    word, _, length = per.partition(" ")
+    return int(duration_s(length.strip())) if word == "rolling" else 0
+
+
+def percentage(value: object) -> float:
+    """A share from `80%`: over 0 and at most 1."""
+    found = _PERCENTAGE.fullmatch(value) if isinstance(value, str) else None
+    share = float(found[1]) / 100 if found else 0.0
+    if not 0 < share <= 1:
+        raise ValueError("expected a share of the budget, as in `80%`")
+    return share
+
+
+def time_zone(value: object) -> str:
+    """A time zone that this machine's database has."""
+    found = text(value)
+    try:
+        if found != "UTC":
+            ZoneInfo(found)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise ValueError(f"`{found[:80]}` is no time zone of this machine's database; write `Europe/Berlin`") from None
+    return found
 
 
 def weight(value: object) -> float:

@@ -242,6 +242,52 @@ def test_key_that_no_header_can_carry_is_refused_unseen(tmp_path: Path, value: s
     assert value not in caught.value.message
 
 
+def test_budgets_of_a_tenant(tmp_path: Path):
+    """Windows follow the tenant's time zone; a budget may be one key's, rolling, and warn."""
+    folder = write_folder(tmp_path)
+    (folder / "more.yaml").write_text(
+        f"""
+tenants:
+  berlin:
+    timezone: Europe/Berlin
+    keys: [{{name: prod, sha256: {"ab" * 32}}}]
+    budgets:
+      - {{tokens: 100, per: day}}
+      - {{tokens: 100, per: day, key: prod}}
+      - {{usd: 1, per: rolling 24h, warn_at: 80%}}
+"""
+    )
+    limits = load_policy(folder, ENVIRON).tenants["berlin"].limits
+    assert {limit.zone for limit in limits} == {"Europe/Berlin"}
+    assert [(limit.per, limit.rolling_s, limit.key, limit.warn_at) for limit in limits] == [
+        ("day", 0, None, None),
+        ("day", 0, "prod", None),
+        ("rolling 24h", 86_400, None, 0.8),
+    ]
+
+
+def test_budget_of_a_key_that_is_not_there(tmp_path: Path):
+    """A budget of a key that the tenant does not have would limit nobody."""
+    folder = write_folder(tmp_path)
+    (folder / "more.yaml").write_text("tenants:\n  berlin:\n    budgets: [{tokens: 1, per: day, key: porto}]\n")
+    with pytest.raises(PolicyError, match="this tenant has no key `porto`"):
+        load_policy(folder, ENVIRON)
+
+
+def test_prices_of_kinds_of_tokens(tmp_path: Path):
+    """Reasoning, audio and rejected predictions cost what policy says, else what their side costs."""
+    folder = write_folder(tmp_path)
+    (folder / "more.yaml").write_text(
+        "models:\n  thinking:\n    - backend: gpu-eu\n      model: t\n"
+        "      price: {input: 1, output: 2, reasoning: 3, audio_input: 4}\n"
+    )
+    [deployment] = load_policy(folder, ENVIRON).models["thinking"]
+    price = deployment.price
+    assert price.cost_nanousd(input_tokens=0, output_tokens=1_000_000, reasoning_tokens=500_000) == 2_500_000_000
+    assert price.cost_nanousd(input_tokens=10**6, output_tokens=0, audio_input_tokens=10**6) == 4_000_000_000
+    assert (price.input_worst_nanousd, price.output_worst_nanousd) == (4 * 10**9, 3 * 10**9)
+
+
 def test_shipped_policies_load_with_an_empty_environment():
     """The folder that the repository ships works on a first day: no key, no variable, OpenAI's address."""
     policy = load_policy(SHIPPED, {})

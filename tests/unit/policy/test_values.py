@@ -41,6 +41,40 @@ def test_anything_else_is_no_amount(written: object):
         values.nanousd(written)
 
 
+@pytest.mark.parametrize(
+    ("written", "per", "seconds"),
+    [("day", "day", 0), ("rolling 24h", "rolling 24h", 86_400), ("rolling  90m", "rolling 90m", 5_400)],
+)
+def test_window_of_a_budget(written: str, per: str, seconds: int):
+    """A word of the calendar, or the time before now."""
+    assert values.window(written) == per
+    assert values.rolling_s(per) == seconds
+
+
+@pytest.mark.parametrize("written", ["days", "24h", "rolling", "rolling 24", "rolling 30s", "rolling 400d", 3, None])
+def test_anything_else_is_no_window(written: object):
+    """A rolling window has a length, of at least a minute."""
+    with pytest.raises(ValueError, match=r"expected|duration|minute"):
+        values.window(written)
+
+
+def test_share_that_warns():
+    """A percentage over 0 and at most 100."""
+    assert values.percentage("80%") == 0.8
+    assert values.percentage("99.5 %") == 0.995
+    for written in ("0%", "101%", "80", Decimal("0.8"), None, "-1%"):
+        with pytest.raises(ValueError, match="80%"):
+            values.percentage(written)
+
+
+def test_time_zone():
+    """A name that the database of time zones has; no path, no rubbish."""
+    assert values.time_zone("Europe/Berlin") == "Europe/Berlin"
+    for written in ("Mars/Olympus", "../../etc/passwd", "/etc/localtime", "x\0y"):
+        with pytest.raises(ValueError, match="time zone"):
+            values.time_zone(written)
+
+
 def test_suggestion_is_the_nearest_name_or_a_short_list():
     """One near name is suggested; without one the first few are listed; a huge word is not compared."""
     assert suggestion("Lagre", ["large", "small"]) == "; did you mean `large`?"
