@@ -169,6 +169,8 @@ class TenantPolicy:
     rate: Rate | None = None
     when_store_is_gone: WhenStoreIsGone = "closed"
     keyless: bool = False
+    share_prefixes: bool = True
+    """What the edge has read for others may serve this tenant, and the other way round."""
     classifier: Classifier | None = field(default=None, compare=False, repr=False)
     """What is looked for in the text of its requests; None: nothing."""
 

@@ -50,6 +50,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Why the edge is not ready."""
     edge_context_tokens: int = 0
     """What the edge holds, prompt and answer together; 0: not known."""
+    edge_wait_s: float = 0.0
+    """How long a new request would wait at the edge until its prompt is read, in seconds."""
     draft: DraftWish | None = None
 
 

@@ -56,7 +56,7 @@ class _Atom(Formula):
         self._node = node
         self._space = space
         self._order = tuple(sorted(aspects))
-        self._may_fail = any(isinstance(part, Select | Loop | Unknown) or _may_fail(part) for part in walk(node))
+        self._may_fail = any(_may_fail(part) for part in walk(node))
         self._cache: dict[tuple[Value, ...], int] = {}
 
     def outcomes(self, known: Known) -> int:
@@ -203,7 +203,7 @@ class Formulas:
         return self._atom(tree)
 
     def _atom(self, node: Node) -> Formula:
-        if self._strict and not (_is_covered(node) or self._is_covered_part(node)):
+        if self._strict and not ((_is_covered(node) and self._has_all(node)) or self._is_covered_part(node)):
             aspect = FREE + _shape(node)
             self.free.add(aspect)
             return _Free(aspect)
@@ -213,12 +213,19 @@ class Formulas:
             return _HasLabel(node, self._space, self._known({LABEL + label} | ({TENANT} if held else set())))
         return _Atom(node, self._space, self._known(self._aspects(node)))
 
+    def _has_all(self, node: Node) -> bool:
+        """The space has every kind of text that `node` tells apart."""
+        if isinstance(node, Loop):
+            return self._space.has_all_labels
+        texts = {text_aspect(part) for part in walk(node)} - {None}
+        return all(self._space.has_all_texts(aspect) for aspect in texts if aspect is not None)
+
     def _is_covered_part(self, node: Node) -> bool:
         """`text.contains("part")`, while the space has the parts in all combinations."""
         if not (isinstance(node, Call) and node.function == "contains" and isinstance(node.arguments[1], Constant)):
             return False
         aspect = text_aspect(node.arguments[0])
-        return aspect is not None and self._space.has_all_parts(aspect)
+        return aspect is not None and self._space.has_all_parts(aspect) and self._space.has_all_texts(aspect)
 
     def _known(self, aspects: set[Aspect]) -> frozenset[Aspect]:
         return frozenset(aspect for aspect in aspects if aspect in self._space.domains)
@@ -341,6 +348,10 @@ def _is_name(node: Node, name: str) -> bool:
 
 
 def _may_fail(node: Node) -> bool:
+    if isinstance(node, Select):
+        return not node.is_test
+    if isinstance(node, Unknown):
+        return True
     return isinstance(node, Call) and node.function in {"_[_]", "_+_", "_-_", "_*_", "_/_", "_%_", "-_", "matches"}
 
 

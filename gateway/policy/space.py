@@ -42,7 +42,8 @@ _TRUTHS = (
     *("request.stream", "request.tools", "request.images", "request.audio", "request.json_output"),
     *("request.logprobs", "backend.edge_ready"),
 )
-TENANT, MODEL, LABEL, FAILS, OTHER = "tenant", "request.model", "label ", "fails ", "other"
+TENANT, MODEL, LABEL, FAILS = "tenant", "request.model", "label ", "fails "
+_SIGNS = "zxqjkvwy0123456789hgfdbplmnucsriotae"
 _MAPS = ("request.metadata", "request.headers")
 _TENANTS = ("tenant.name", "tenant.region", "tenant.labels")
 
@@ -104,6 +105,15 @@ class Space:
     def has_all_parts(self, aspect: Aspect) -> bool:
         """Its texts have what `contains` asks for in all combinations."""
         return len(self._texts.get(aspect, _Asked()).contains) <= _MOST_COMBINED
+
+    def has_all_texts(self, aspect: Aspect) -> bool:
+        """It has a text for each combination of what conditions ask, one that is like none of them among them."""
+        return bool(_sign_in_none(self._texts.get(aspect, _Asked()).all()))
+
+    @property
+    def has_all_labels(self) -> bool:
+        """It has a label for each combination of what conditions ask of labels."""
+        return bool(_sign_in_none(self._labels))
 
     # --- what conditions ask ------------------------------------------------------------------------------------
 
@@ -256,12 +266,10 @@ def _constants(node: Node) -> list[Constant]:
 def _texts(asked: _Asked) -> list[str]:
     """A text for each combination of beginning, contents and end that conditions tell apart.
 
-    `p·f·t₁·f·t₂·f·s`, with an `f` that is in none of them: such a text begins with `p` and what `p` begins with, and
-    with nothing longer; contains what p, t₁, t₂ and s contain; ends as s does. Any text is alike one of these.
+    `p·f·t₁·f·t₂·f·s`, with a sign `f` that is in none of them: such a text begins with `p` and what `p` begins with,
+    and with nothing longer; contains what p, t₁, t₂ and s contain; ends as s does. Any text is alike one of these.
     """
-    fresh = OTHER
-    while any(fresh in text or text in fresh for text in asked.all() if text):
-        fresh = f"z{fresh}9"
+    fresh = _sign_in_none(asked.all())
     parts = sorted(asked.contains)[:_MOST_COMBINED]
     middles = [subset for size in range(len(parts) + 1) for subset in itertools.combinations(parts, size)]
     return [
@@ -269,6 +277,12 @@ def _texts(asked: _Asked) -> list[str]:
         for begin, middle, end in itertools.product(("", *sorted(asked.begins)), middles, ("", *sorted(asked.ends)))
         if begin or middle or end
     ] + [fresh]
+
+
+def _sign_in_none(texts: set[str]) -> str:
+    """A letter or a digit that is in none of `texts`, empty when each is in one."""
+    used = set().union(*texts)
+    return next((sign for sign in _SIGNS if sign not in used), "")
 
 
 def names_of(aspects: Mapping[Aspect, Value], space: Space, defaults: Mapping[str, Value]) -> dict[str, Value]:

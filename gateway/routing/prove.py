@@ -81,11 +81,12 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 def prove(policy: CompiledPolicy, *, most_choices: int = MOST_CHOICES) -> Proof:
     """Check every invariant of `policy` over all requests. Pure; the effort is bounded by `most_choices`."""
     space = space_of(policy)
+    prover = _Prover(policy, space)
     outcomes, choices = [], 0
     for done, invariant in enumerate(policy.invariants):
         # What the easy ones leave is for those that come after; a hard one takes nobody else's share.
         effort = Effort((most_choices - choices) // (len(policy.invariants) - done))
-        outcomes.append(_Prover(policy, space, effort).outcome(invariant))
+        outcomes.append(prover.outcome(invariant, effort))
         choices += effort.spent
     return Proof(policy_version=policy.version, outcomes=tuple(outcomes), classes=space.classes, choices=choices)
 
@@ -127,18 +128,18 @@ def told(outcome: Outcome) -> str:
 
 
 class _Prover:
-    def __init__(self, policy: CompiledPolicy, space: Space, effort: Effort) -> None:
+    def __init__(self, policy: CompiledPolicy, space: Space) -> None:
         self._policy = policy
         self._space = space
-        self._effort = effort
+        self._effort = Effort(0)
         strict, lenient = Formulas(space, strict=True), Formulas(space, strict=False)
         self._makers = (strict, lenient)
         trees = policy.conditions.trees
         self._formulas = tuple(tuple(maker.make(tree) for tree in trees) for maker in self._makers)
 
-    def outcome(self, invariant: Invariant) -> Outcome:
+    def outcome(self, invariant: Invariant, effort: Effort) -> Outcome:
         """Search for a leak of one invariant."""
-        unsure = ""
+        self._effort, unsure = effort, ""
         try:
             for bad in self._policy.deployments.values():
                 if not invariant.objection(bad):
