@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from gateway.budgets.claim import Hold, worst_case
+from gateway.budgets.claim import Hold, Left, worst_case
+from gateway.budgets.limit import Limit
 from gateway.cache.control import CacheControl, parse
 from gateway.cache.flights import Flights
 from gateway.cache.prompts import PromptCache
@@ -36,6 +37,7 @@ tenants:
   acme: {budgets: [{tokens: 10000, per: day}]}
 """
 HELLO = Relayed(data=b"hello\n\n", text="hello", content=True, content_bytes=5)
+LEFT = (Left(Limit(amount=10_000, unit="tokens", per="day"), 9_000, 60.0),)
 STOP = Relayed(data=b"stop\n\n", finish_reason="stop")
 LENGTH = Relayed(data=b"stop\n\n", finish_reason="length")
 USAGE = UsageReported(Usage(input_tokens=10, output_tokens=3))
@@ -58,7 +60,7 @@ class Ledger:
             raise BudgetSpent("spent")
         self.claims.append(claim)
         granted = claim.output_tokens if self.grant is None else self.grant
-        hold = Hold(hold_id="1", claim=claim, output_tokens=granted, reserved=worst_case(claim, granted))
+        hold = Hold(hold_id="1", claim=claim, output_tokens=granted, reserved=worst_case(claim, granted), left=LEFT)
         try:
             yield hold
         finally:
