@@ -199,6 +199,7 @@ class Pipeline:
             edge_ready=edge is not None and edge.state == "warm",
             edge_reason="the edge is switched off" if edge is None else edge.reason or edge.state,
             edge_context_tokens=0 if edge is None else edge.n_ctx,
+            edge_wait_s=0.0 if self._edge is None else self._edge.wait_s,
             draft=request.draft,
         )
 
@@ -425,6 +426,10 @@ class Pipeline:
             extend_hold=extend_hold,
             started=exchange.started,
             deadline=asyncio.get_running_loop().time() + total_s,
+            draft_within_s=decision.draft_within_s,
+            isolated=not exchange.policy.tenants[exchange.identity.tenant.name].share_prefixes,
+            background=exchange.record.cache == "refresh",
+            headers=exchange.headers,
         )
 
 

@@ -23,6 +23,12 @@ class Call:
     record: AttemptRecord
     deadline: float
     """The event loop's time at which the whole request has to be over."""
+    first_token_within_s: float | None = None
+    """The edge refuses at once when it predicts its first token later than this."""
+    isolated: bool = False
+    """The edge shares no prefix of this tenant's prompts with others."""
+    background: bool = False
+    """Nobody waits for the answer: at the edge, those that somebody waits for come first."""
     traceparent: str | None = None
     """W3C trace context of this request, to be continued by the backend."""
 

@@ -29,14 +29,12 @@ class EdgeBackend:
             InvalidRequest: the edge cannot do what one of the request's fields asks for.
         """
         refuse_native_only(call.request, call.deployment)
-        limit = call.deployment.max_output_tokens if call.max_tokens is None else call.max_tokens
-        request = EdgeRequest(
-            messages=call.request.messages, max_tokens=limit, sampling=call.request.sampling, tenant=call.tenant
-        )
         limits = call.deployment.backend.timeouts
         began = asyncio.get_running_loop().time()
         end = min(call.deadline, began + limits.total_s)
-        deadline = asyncio.timeout_at(min(end, began + limits.first_token_s))
+        first_by = min(end, began + limits.first_token_s)
+        request = _request(call, first_by - began)
+        deadline = asyncio.timeout_at(first_by)
         try:
             async with deadline:
                 await self._generate(request, call, emit, lambda: deadline.reschedule(end))
@@ -81,3 +79,17 @@ class EdgeBackend:
         record.usage = usage
         await emit(Finished(done.finish_reason))
         await emit(UsageReported(usage))
+
+
+def _request(call: Call, first_token_s: float) -> EdgeRequest:
+    """What the edge is asked. It refuses at once what it could not begin in time: another deployment may be in time."""
+    within_s = call.first_token_within_s
+    return EdgeRequest(
+        messages=call.request.messages,
+        max_tokens=call.deployment.max_output_tokens if call.max_tokens is None else call.max_tokens,
+        sampling=call.request.sampling,
+        tenant=call.tenant,
+        priority="background" if call.background else "interactive",
+        isolated=call.isolated,
+        ttft_within_s=first_token_s if within_s is None else min(within_s, first_token_s),
+    )

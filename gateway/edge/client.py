@@ -46,7 +46,6 @@ class EdgeRequest(msgspec.Struct, frozen=True, kw_only=True):
     sampling: Sampling = Sampling()
     tenant: str = ""
     priority: Priority = "interactive"
-    id: str = ""
     isolated: bool = False
     ttft_within_s: float | None = None
 
@@ -151,16 +150,17 @@ class EdgeClient:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
-    def predict_ttft_s(self, prompt_tokens: int) -> float | None:
-        """Seconds until a prompt with so many tokens that no kept prefix has would give its first token; no I/O.
+    @property
+    def wait_s(self) -> float:
+        """Seconds that a new request would wait until its prompt is read; 0 when that is not known. No I/O.
 
-        None when the edge is not warm or has measured nothing. The edge itself knows what is cached, and decides by
+        How long the reading takes is for the edge to say, which knows what of the prompt it has: it decides by
         `EdgeRequest.ttft_within_s`.
         """
         load = self._load
         if self._status.state != "warm" or not load.prefill_rate:
-            return None
-        return load.wait_s + (load.queued_tokens + prompt_tokens) / load.prefill_rate
+            return 0.0
+        return load.wait_s + load.queued_tokens / load.prefill_rate
 
     async def generate(self, request: EdgeRequest) -> AsyncGenerator[EdgeToken | EdgeDone, None]:
         """The answer, ending with EdgeDone. Closing or cancelling it tells the edge at once, and does not wait.

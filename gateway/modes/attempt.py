@@ -92,6 +92,8 @@ class _Attempt:
             tenant=plan.tenant,
             record=record,
             deadline=plan.deadline,
+            isolated=plan.isolated,
+            background=plan.background,
             traceparent=plan.traceparent,
         )
         try:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import structlog
 
 from gateway.backends.call import Call
-from gateway.errors import BackendError, EdgeError, FirstdraftError
+from gateway.errors import BackendError, EdgeError, EdgeOverloaded, FirstdraftError
 from gateway.inference.deployment import Deployment
 from gateway.inference.events import (
     DraftCompleted,
@@ -121,12 +121,18 @@ class Draft:
             tenant=plan.tenant,
             record=record,
             deadline=plan.deadline,
-            traceparent=None,
+            first_token_within_s=plan.draft_within_s,
+            isolated=plan.isolated,
+            background=plan.background,
         )
         try:
             await plan.backends.client(self.drafter.backend).answer(call, self._pass_on)
             record.outcome = "ok"
             await (self._complete() if self.text else self.drop())
+        except EdgeOverloaded as error:
+            record.outcome = error.code
+            plan.record.no_draft = plan.headers["x-firstdraft-no-draft"] = "queue"
+            await self.drop()
         except FirstdraftError as error:
             record.outcome = error.code or "error"
             await self.drop()

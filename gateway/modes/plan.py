@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.backends.pool import Backends
 from gateway.inference.deployment import Deployment
@@ -39,8 +39,16 @@ class Plan:
     """`loop.time()` at the request's arrival, in seconds."""
     deadline: float
     """`loop.time()` at which the whole request is given up, in seconds."""
+    draft_within_s: float | None = None
+    """A draft whose first token would come later than this is not begun."""
+    isolated: bool = False
+    """What the edge has read for others must not serve this tenant, nor the other way round."""
+    background: bool = False
+    """Nobody waits for the answer."""
     extend_hold: Callable[[Deployment], Awaitable[bool]] = _within
     """Awaited before each try: False where the budget has no room for this target beside what was tried already."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Of the response; what is added after its first event is not sent."""
 
     def elapsed_s(self) -> float:
         """Seconds since the request arrived."""

@@ -226,9 +226,7 @@ async def test_odd_text_is_only_text(client, text):
 async def test_a_draft_that_would_be_late_is_not_begun(client):
     """The edge predicts its first token, and refuses at once when that is later than allowed."""
     slow = "An entirely new sentence about glaciers, trams and violins. " * 100
-    predicted = client.predict_ttft_s(1_000)
-    assert predicted is not None
-    assert predicted > 0.5
+    assert client.wait_s < 0.5  # nobody waits
     with pytest.raises(EdgeOverloaded, match="first token"):
         await answer(client, ask(slow, 4, ttft_within_s=0.01))
     await answer(client, ask("hi", 1, ttft_within_s=30.0))

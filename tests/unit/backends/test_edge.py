@@ -85,6 +85,22 @@ async def test_limit_is_the_calls_or_the_deployments():
     assert edge.requests[0].sampling.stop == ("x",)
 
 
+async def test_edge_hears_when_its_first_token_is_of_no_use():
+    """It is told the call's time for the first token, which is never more than the backend's or the request's limit."""
+    edge = PlayedEdge(DONE)
+    await EdgeBackend(edge).answer(_call(), Taken())
+    await EdgeBackend(edge).answer(_call(total_s=5.0), Taken())
+    asked = _call()
+    asked.first_token_within_s, asked.isolated, asked.background = 1.5, True, True
+    await EdgeBackend(edge).answer(asked, Taken())
+    limits = [request.ttft_within_s for request in edge.requests]
+    assert limits == [pytest.approx(30.0, abs=0.5), pytest.approx(5.0, abs=0.5), 1.5]
+    assert [(request.isolated, request.priority) for request in edge.requests[1:]] == [
+        (False, "interactive"),
+        (True, "background"),
+    ]
+
+
 async def test_cancellation_reaches_the_edge():
     """A cancelled call closes the edge's answer before it ends itself."""
     edge, taken = PlayedEdge(EdgeToken("a"), 60, DONE), Taken()

@@ -1,8 +1,9 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from gateway.errors import BackendRefused, BackendUnreachable, EdgeCrashed
+from gateway.errors import BackendRefused, BackendUnreachable, EdgeCrashed, EdgeOverloaded
 from gateway.inference.events import (
     DraftCompleted,
     DraftJudged,
@@ -41,10 +42,11 @@ async def run(edge, cloud, finals=(CLOUD,), max_tokens=None):
     seen = Seen()
     scripts = {"edge": Script(edge), "cloud": Script(cloud)}
     work = plan(scripts, mode=Mode.DRAFT_REFINE, finals=list(finals), draft=EDGE, max_tokens=max_tokens)
+    work = replace(work, draft_within_s=1.5, isolated=True, background=True)
     try:
         await mode.run(work, seen)
     finally:
-        seen.scripts, seen.record = scripts, work.record
+        seen.scripts, seen.record, seen.headers = scripts, work.record, work.headers
     return seen
 
 
@@ -110,6 +112,16 @@ async def test_a_crashed_edge_leaves_the_final_alone():
     seen = await run([TextDelta("Par"), EdgeCrashed("gone")], [0.02, *final("Paris")])
     assert [judged.state for judged in seen.of(DraftJudged)] == [DraftState.DROPPED]
     assert seen.record.deployment == "cloud/m"
+
+
+async def test_a_draft_that_the_edge_has_no_time_for_is_not_begun():
+    """The edge refuses it, the final is as ever, and record and headers say that it was the queue."""
+    seen = await run([EdgeOverloaded("64 requests wait")], [0.01, *final("Paris.")])
+    assert seen.of(DraftJudged)[0].state is DraftState.DROPPED
+    assert (seen.record.draft, seen.record.no_draft) == ("dropped", "queue")
+    assert seen.headers == {"x-firstdraft-no-draft": "queue"}
+    (call,) = seen.scripts["edge"].calls
+    assert (call.first_token_within_s, call.isolated, call.background) == (1.5, True, True)
 
 
 async def test_a_fault_in_the_draft_leaves_the_final_alone():

@@ -174,11 +174,13 @@ def test_long_prompt_goes_where_it_fits(policy: CompiledPolicy):
         ({}, "not_asked"),
         ({"draft": DraftWish.OFF}, "not_asked"),
         ({"draft": DraftWish.FRAMES}, ""),
-        ({"draft": DraftWish.REASONING}, ""),
+        ({"draft": DraftWish.REASONING, "stream": True}, ""),
         ({"draft": DraftWish.FRAMES, "edge_ready": False}, "edge_not_ready"),
         ({"draft": DraftWish.FRAMES, "unhealthy": frozenset({EDGE})}, "edge_not_ready"),
         ({"draft": DraftWish.FRAMES, "prompt_tokens": 8_093}, "too_long"),
         ({"draft": DraftWish.FRAMES, "prompt_tokens": 8_092, "max_tokens": 1}, ""),
+        ({"draft": DraftWish.FRAMES, "edge_wait_s": 1.4}, ""),
+        ({"draft": DraftWish.FRAMES, "edge_wait_s": 1.6}, "queue"),
         ({"draft": DraftWish.FRAMES, "feature": "batch"}, "mode"),
         ({"draft": DraftWish.FRAMES, "model": "small"}, "mode"),
     ],
@@ -196,7 +198,7 @@ def test_route_can_show_drafts_by_default_or_forbid_them(tmp_path: Path):
     """`default` stands in for a client that says nothing; `allow: false` outranks its wish."""
     shown = loaded(tmp_path / "a", routes=FILES["routes.yaml"].replace("default: off", "default: reasoning"))
     assert decide(shown, facts()).draft_wish is DraftWish.REASONING
-    assert decide(shown, facts()).draft is not None
+    assert decide(shown, facts(stream=True)).draft is not None
     assert decide(shown, facts(draft=DraftWish.OFF)).draft is None
     barred = loaded(tmp_path / "b", routes=FILES["routes.yaml"].replace("default: off", "allow: false"))
     assert decide(barred, facts(draft=DraftWish.FRAMES)).no_draft == "route"

@@ -7,9 +7,11 @@ import sys
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.edge.protocol import Stats
+from gateway.telemetry import snapshot as snapshot_module
 from gateway.telemetry.metrics import Metrics, forget_worker, sharing
 from gateway.telemetry.record import AttemptRecord, RequestRecord
-from gateway.telemetry.snapshot import Snapshot
+from gateway.telemetry.snapshot import Snapshot, SnapshotCollector
 
 
 def record(**changes):
@@ -128,6 +130,15 @@ def test_names_that_need_quoting():
     """A route's name may hold whatever YAML allows."""
     found = count(Metrics(), record(route='a"b\\c\nd'))
     assert found['firstdraft_requests_total{mode=draft_refine,route=a"b\\c\nd,status=2xx}'] == 1
+
+
+def test_every_figure_of_the_edge_is_shown_or_left_out_knowingly():
+    """What the edge counts is in the metrics, but for the number of its own question."""
+    figures = dict.fromkeys(Stats.__struct_fields__, 1.0)
+    snapshot = Snapshot(version="1", policy="p", policy_refused=False, store_up=True, edge_state="warm", edge=figures)
+    shown = {*snapshot_module._EDGE_GAUGES, *snapshot_module._EDGE_COUNTERS}
+    assert set(figures) - shown == {"id"}
+    assert len(list(SnapshotCollector(snapshot).collect())) == 6 + len(shown)
 
 
 def test_two_in_one_process():
