@@ -66,7 +66,7 @@ def _schema(title: str, specs: list[type[Spec]]) -> dict[str, Any]:
     }
 
 
-def _tidied(part: Any) -> Any:  # noqa: ANN401 - JSON
+def _tidied(part: Any) -> Any:  # noqa: ANN401 - whatever JSON may hold
     """Without null, which no key may have, and without what says nothing to an author."""
     if isinstance(part, list):
         return [_tidied(item) for item in part]
