@@ -239,7 +239,7 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
     """Open what one worker needs, around a policy that is loaded already."""
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(Store(machine.store_url))
-        ledger = await stack.enter_async_context(Ledger(store))
+        ledger = await stack.enter_async_context(Ledger(store, lease_s=settings.lease_s))
         edge = None
         if machine.edge_socket is not None:
             edge = await stack.enter_async_context(EdgeClient(Path(machine.edge_socket)))

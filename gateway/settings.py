@@ -54,6 +54,8 @@ class Settings:
     """Largest request body, 1 KiB..1 GiB."""
     record_decisions: float = 0.01
     """The share of decisions whose facts are recorded in the state folder, 0..1."""
+    lease_s: float = 60.0
+    """How long what a request reserved outlives its gateway, 1..3,600."""
     drain_s: float = 30.0
     """How long running requests may go on after SIGTERM, 0..3,600."""
     log_level: LogLevel = "info"
@@ -342,6 +344,13 @@ SETTINGS: tuple[Setting, ...] = (
         default="0.01",
         help="Share of decisions, 0 to 1, whose facts are kept in the state folder for `policy diff`; never a prompt.",
         read=_share,
+    ),
+    Setting(
+        name="lease_s",
+        metavar="SECONDS",
+        default="60",
+        help="When a gateway is killed, what its requests had reserved is booked after this time.",
+        read=_seconds(1, 3_600),
     ),
     Setting(
         name="drain_s",

@@ -97,7 +97,8 @@ class Ledger:
         self._local: dict[str, Hold] = {}
         self._tasks: list[asyncio.Task[None]] = []
         # Ids are the gateway's own: two requests that a client gave one id must not pass for one.
-        self._ids = (f"{secrets.token_hex(6)}-{number:x}" for number in itertools.count())
+        gateway = secrets.token_hex(8)
+        self._ids = (f"{gateway}-{number:x}" for number in itertools.count())
 
     async def __aenter__(self) -> Self:
         self._tasks = [

@@ -90,8 +90,12 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def output_worst_nanousd(self) -> int:
         """The most that a million output tokens can cost, whatever they are."""
-        own = (self.reasoning_nanousd, self.audio_output_nanousd, self.rejected_prediction_nanousd)
-        return max(self.output_nanousd, *(price or 0 for price in own))
+        return max(
+            self.output_nanousd,
+            self.reasoning_nanousd or 0,
+            self.audio_output_nanousd or 0,
+            self.rejected_prediction_nanousd or 0,
+        )
 
 
 def _cost(tokens: int, price: int, parts: tuple[tuple[int, int | None], ...]) -> int:

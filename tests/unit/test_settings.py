@@ -92,6 +92,7 @@ def test_all_mistakes_at_once(home):
         ("edge_threads", "0"),
         ("edge_context", "100"),
         ("body_limit_bytes", "10"),
+        ("lease_s", "0.5"),
         ("drain_s", "-1"),
         ("drain_s", "nan"),
         ("drain_s", "1e9"),
