@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from gateway.policy.history import PolicyHistory
 from gateway.policy.store import PolicyStore
+from gateway.routing.proven import load_proven
 from gateway.server.run import bind, listening
 from gateway.services import Machine, Services
 from gateway.settings import Settings
@@ -101,7 +103,11 @@ async def start_gateway(valkey_url, edge_socket, store, tmp_path):
             given = {"policies": folder, "state": tmp_path / "state", "port": 0, "edge": edge, "drain_s": 2.0}
             settings = Settings(**(given | changes))
             machine = Machine(store_url=store_url, edge_socket=str(edge_socket) if edge else None)
-            policies = await stack.enter_async_context(PolicyStore(folder, {"UPSTREAM_KEY": "sk-upstream"}))
+            history = PolicyHistory(settings.state)
+            watched = PolicyStore(
+                folder, {"UPSTREAM_KEY": "sk-upstream"}, poll_s=0.2, load=load_proven, history=history
+            )
+            policies = await stack.enter_async_context(watched)
             listener = bind(settings)
             found = await stack.enter_async_context(listening(settings, machine, policies, listener, asyncio.Event()))
             if edge:

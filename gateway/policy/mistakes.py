@@ -67,6 +67,9 @@ def nearest(word: str, known: Iterable[str]) -> list[str]:
     folded = {name.lower(): name for name in known}
     if len(word) > _LONGEST_COMPARED or len(folded) > _MOST_NAMES_COMPARED:
         return []
+    begun = [name for name in folded if len(word) >= _SHORT and name.startswith(word.lower())]
+    if len(begun) == 1:
+        return [folded[begun[0]]]
     cutoff = 0.6 if len(word) > _SHORT else 0.75
     return [folded[near] for near in difflib.get_close_matches(word.lower(), sorted(folded), n=1, cutoff=cutoff)]
 
