@@ -126,8 +126,10 @@ class Pipeline:
         rule = decision.cache
         if key is None or rule is None or not passage.storable(decision):
             return None
-        stream, cost = exchange.request.stream, exchange.record.cost_nanousd
-        return self._cache.put(key, passage.events, rule, stream=stream, cost_nanousd=cost)
+        request, cost = exchange.request, exchange.record.cost_nanousd
+        return self._cache.put(
+            key, passage.events, rule, stream=request.stream, surface=request.surface, cost_nanousd=cost
+        )
 
     def _decide(self, exchange: Exchange) -> Decision:
         record, request = exchange.record, exchange.request

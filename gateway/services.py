@@ -25,6 +25,7 @@ from gateway.backends.pool import Backends
 from gateway.budgets.ledger import Ledger
 from gateway.cache.flights import Flights
 from gateway.cache.prompts import PromptCache
+from gateway.cache.sealing import Sealer, read_keys
 from gateway.edge.client import EdgeClient
 from gateway.edge.supervisor import EdgeSupervisor
 from gateway.errors import EdgeError, EdgeUnavailable, SettingsError, StoreUnavailable
@@ -238,13 +239,18 @@ class Services:
 async def open_services(settings: Settings, machine: Machine, policy: PolicyStore) -> AsyncIterator[Services]:
     """Open what one worker needs, around a policy that is loaded already."""
     async with AsyncExitStack() as stack:
+        metrics = Metrics()
         store = await stack.enter_async_context(Store(machine.store_url))
         ledger = await stack.enter_async_context(Ledger(store, lease_s=settings.lease_s))
         edge = None
         if machine.edge_socket is not None:
             edge = await stack.enter_async_context(EdgeClient(Path(machine.edge_socket)))
         backends = await stack.enter_async_context(Backends(edge))
-        cache = await stack.enter_async_context(PromptCache(store, secret=await _cache_secret(store)))
+        cache = await stack.enter_async_context(
+            PromptCache(
+                store, secret=await _cache_secret(store), sealer=_sealer(settings), on_count=metrics.count_cache
+            )
+        )
         flights = await stack.enter_async_context(Flights(cache))
 
         def finish(record: RequestRecord) -> None:
@@ -268,7 +274,7 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
                 finish=finish,
                 decisions=decisions,
             ),
-            metrics=Metrics(),
+            metrics=metrics,
             started_at=int(time.time()),
         )
         stack.callback(services.log.close)
@@ -328,6 +334,22 @@ async def _cache_secret(store: Store) -> bytes:
     except StoreUnavailable as error:
         structlog.get_logger().warning("cache_secret_is_local", reason=error.message)
         return secrets.token_bytes(32)
+
+
+def _sealer(settings: Settings) -> Sealer | None:
+    """What encrypts cached answers. Raises SettingsError: the keys cannot be used."""
+    text = settings.cache_keys
+    if text is None:
+        return None
+    try:
+        if text.startswith("file:"):
+            text = Path(text.removeprefix("file:")).read_text("ascii")
+        return Sealer(read_keys(text))
+    except OSError as error:
+        message = f"--cache-keys (FIRSTDRAFT_CACHE_KEYS): the file cannot be read: {error.strerror}"
+        raise SettingsError(message) from None
+    except ValueError as error:
+        raise SettingsError(f"--cache-keys (FIRSTDRAFT_CACHE_KEYS): {error}") from None
 
 
 def _make_state_folder(state: Path) -> None:

@@ -52,6 +52,8 @@ class Settings:
     """Tokens of context that all requests at the edge share, 512..1,048,576."""
     body_limit_bytes: int = 33_554_432
     """Largest request body, 1 KiB..1 GiB."""
+    cache_keys: str | None = field(default=None, repr=False)
+    """What cached answers are encrypted with: `file:PATH`, or keys in base64. None: they are not."""
     record_decisions: float = 0.01
     """The share of decisions whose facts are recorded in the state folder, 0..1."""
     lease_s: float = 60.0
@@ -71,7 +73,7 @@ class Settings:
             return False
 
     def to_dict(self) -> dict[str, str | int | float | bool | None]:
-        """Plain values, for the message to a worker process. Holds `redis_url`: not for logs."""
+        """Plain values, for the message to a worker process. Holds `redis_url` and `cache_keys`: not for logs."""
         return {name: str(value) if isinstance(value, Path) else value for name, value in _fields(self)}
 
     @classmethod
@@ -280,6 +282,13 @@ def _redis_url(text: str) -> str:
     return text
 
 
+def _cache_keys(text: str) -> str:
+    """Only that it is there: what reads the keys is the cache."""
+    if not text.removeprefix("file:"):
+        raise ValueError("has to be file:PATH, or keys in base64")
+    return text
+
+
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="policies", metavar="DIR", default="policies", help="Folder with the policy's YAML files.", read=_path
@@ -337,6 +346,14 @@ SETTINGS: tuple[Setting, ...] = (
         default="33554432",
         help="Largest request body; a larger one is refused with 413.",
         read=_whole(1_024, 1_073_741_824),
+    ),
+    Setting(
+        name="cache_keys",
+        metavar="KEYS",
+        default="not encrypted",
+        help="file:PATH, or base64 keys of 32 bytes: the first encrypts cached answers, all decrypt. Use the variable.",
+        read=_cache_keys,
+        secret=True,
     ),
     Setting(
         name="record_decisions",

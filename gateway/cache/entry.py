@@ -1,7 +1,7 @@
 """What is kept of an answer, and how it is written down.
 
 A byte for the form (1 plain, 2 deflated, 3 sealed), then the rest. Sealed holds one of the other two. Plain is
-MessagePack: [stored at, fresh for, stale for, cost, events].
+MessagePack: [stored at, fresh for, stale for, cost, surface, events].
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from gateway.inference.events import (
     UsageReported,
     WholeAnswer,
 )
+from gateway.inference.request import Surface
 from gateway.inference.usage import Usage
 
 _PLAIN, _DEFLATED, _SEALED = b"\x01", b"\x02", b"\x03"
@@ -45,6 +46,8 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
     """How long it may be given after it is no longer fresh, in seconds."""
     cost_nanousd: int
     """What it cost when a deployment gave it."""
+    surface: Surface
+    """The schema that its bytes are in."""
     events: list[Kept]
 
     def age_s(self) -> float:
@@ -146,9 +149,9 @@ def size_of(kept: Iterable[Kept]) -> int:
             case WholeAnswer():
                 size += len(event.body)
             case TextDelta() | ReasoningDelta() | RefusalDelta():
-                size += len(event.text)
+                size += len(event.text) + 1
             case ToolCallDelta():
-                size += len(event.arguments)
+                size += len(event.arguments) + len(event.name) + 1
             case Finished():
                 size += 1
     return size

@@ -155,9 +155,9 @@ class Continuation:
 
 def _is_text(event: Event) -> bool:
     """Nothing in it but the text of choice 0, or nothing at all."""
-    if isinstance(event, ReasoningDelta | RefusalDelta | ToolCallDelta):
-        return False
-    return not isinstance(event, Relayed) or event.content_bytes == len(event.text.encode("utf-8", "surrogatepass"))
+    if isinstance(event, Relayed):
+        return event.content_bytes == len(event.text.encode("utf-8", "surrogatepass"))
+    return not isinstance(event, ReasoningDelta | RefusalDelta | ToolCallDelta)
 
 
 def _lost() -> BackendCut:
@@ -170,10 +170,10 @@ def _size(event: Event) -> int:
             return len(event.data) + 64
         case WholeAnswer():
             return len(event.body) + 64
-        case ToolCallDelta():
-            return len(event.arguments) + 64
         case TextDelta() | ReasoningDelta() | RefusalDelta() | DraftText() | DraftCompleted() | DraftJudged():
             return len(event.text) + 64
+        case ToolCallDelta():
+            return len(event.arguments) + len(event.name) + 64
         case _:
             return 64
 

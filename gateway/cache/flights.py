@@ -258,13 +258,18 @@ class _Publishing:
         self._token = token
         self._flight = flight
         self._sent = 0
-        self._more = asyncio.Event()
-        flight.on_more = self._more.set
+        self._broken = False
+        """What was sent last may or may not have arrived: nobody may take what there is for all of it."""
+        self._over = False
+        self._news = asyncio.Event()
+        flight.on_more = self._on_more
         self._task = asyncio.create_task(self._run(), name="flight publisher")
 
     async def end(self, stored: Stored) -> None:
         """Publish the rest, and release the lease once the store has the answer, so that nobody fetches it again."""
-        self._task.cancel()
+        self._over = True
+        self._news.set()
+        # Not cancelled: whether what it is sending arrives would be anybody's guess.
         await asyncio.wait((self._task,))
         if stored is not None:
             await asyncio.wait((stored,))
@@ -276,35 +281,46 @@ class _Publishing:
         except (StoreUnavailable, ValueError) as error:
             structlog.get_logger().debug("flight_not_published", reason=str(error))
 
+    def _on_more(self) -> None:
+        if self._flight.wanted or self._flight.ended:
+            self._news.set()
+
     async def _run(self) -> None:
         try:
-            while True:
+            while await self._goes_on():
                 if self._flight.wanted:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._more.wait(), _RENEW_S)
                     await asyncio.sleep(_POLL_S / 2)  # many reads in one batch
-                else:
-                    await asyncio.sleep(_RENEW_S)
-                self._more.clear()
+                self._news.clear()
                 if not await self._send():
-                    return
+                    break
         except (StoreUnavailable, ValueError) as error:
             structlog.get_logger().debug("flight_not_published", reason=str(error))
+
+    async def _goes_on(self) -> bool:
+        """Wait until there is something to send, or to renew; False: this is the end."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_RENEW_S):
+                await self._news.wait()
+        return not self._over
 
     async def _send(self, *, at_end: bytes = b"") -> bool:
         """Renew the lease, or release it, and write what is new if it is wanted; False: the lease is lost."""
         flight, batches = self._flight, list[bytes]()
-        if flight.wanted and flight.bytes > _MOST_PUBLISHED * self._cache.most_bytes:
-            at_end = at_end or _FAILED
+        if self._broken or (flight.wanted and flight.bytes > _MOST_PUBLISHED * self._cache.most_bytes):
+            at_end = at_end and _FAILED
         elif flight.wanted and self._sent < len(flight.events):
             events = flight.events[self._sent :]
             batches.append(_EVENTS + self._cache.codec.encode_events(events, self._names[1]))
-            self._sent = len(flight.events)
+        sent = len(flight.events)
         if at_end and flight.wanted:
             batches.append(at_end)
         release = "1" if at_end else "0"
         arguments: tuple[str | bytes | int, ...] = (self._token, LEASE_MS, _BATCHES_LIVE_MS, release, *batches)
+        broken, self._broken = self._broken, True
         answer = await self._cache.store.script(self._script, self._names, arguments)
+        self._broken = broken
+        if batches:
+            self._sent = sent
         flight.wanted = flight.wanted or answer == 2
         return bool(answer) and not at_end
 

@@ -17,6 +17,7 @@ _VERSION = b"prompt/2"
 _ENCODER = msgspec.msgpack.Encoder()
 
 LEFT_OUT = {
+    "stream": "the form of the answer, not the answer: what cannot be said in both forms is kept for its own",
     "user": "names the end user for the provider's abuse checks; no model sees it",
     "safety_identifier": "the newer name of `user`",
     "prompt_cache_key": "steers the provider's own prefix cache; it changes what an answer costs, not what it says",
@@ -24,7 +25,7 @@ LEFT_OUT = {
 """Request fields that are not in the key, each with the reason. All others are, known or unknown.
 
 `stream_options` is left out only where it says nothing but `include_usage`: that decides whether the client is shown
-the usage, which is kept apart from the answer. `stream` stays in: answers to both kinds are kept as they came.
+the usage, which is kept apart from the answer.
 """
 
 _USAGE_ONLY = {"include_usage"}

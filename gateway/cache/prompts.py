@@ -14,9 +14,9 @@ import asyncio
 import secrets
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import msgspec
 import structlog
@@ -29,7 +29,7 @@ from gateway.cache.rule import CacheRule
 from gateway.cache.sealing import Sealer
 from gateway.errors import StoreUnavailable
 from gateway.inference.events import Event
-from gateway.inference.request import InferenceRequest
+from gateway.inference.request import InferenceRequest, Surface
 from gateway.store.client import PREFIX, Store
 from gateway.store.script import Script
 
@@ -62,6 +62,10 @@ class Counts(msgspec.Struct):
     """Answers that were not written because too many others waited for it."""
 
 
+def _nobody(_what: str) -> None:
+    return
+
+
 class LookedUp(NamedTuple):
     """What a look-up said: an answer; else the token of whoever fetches it, empty when nobody can say."""
 
@@ -85,10 +89,17 @@ class PromptCache:
         secret: of the keys, 64 bytes at most; replicas that have the same one find each other's answers.
         max_bytes_per_answer: a larger answer is not kept.
         sealer: encrypts what goes to the store; None: it is readable there.
+        on_count: called with the name of each count that goes up.
     """
 
     def __init__(
-        self, store: Store, *, secret: bytes, max_bytes_per_answer: int = 1_000_000, sealer: Sealer | None = None
+        self,
+        store: Store,
+        *,
+        secret: bytes,
+        max_bytes_per_answer: int = 1_000_000,
+        sealer: Sealer | None = None,
+        on_count: Callable[[str], None] = _nobody,
     ) -> None:
         self.store = store
         self.codec = EntryCodec(max_bytes_per_answer, sealer)
@@ -97,6 +108,7 @@ class PromptCache:
         self.process = secrets.token_hex(8)
         """Begins every token of this process."""
         self._secret = secret
+        self._on_count = on_count
         self._local = Local()
         self._lookup = Script.read("gateway.cache", "lookup", "lookup.lua")
         self._waiting: asyncio.Queue[_Write] = asyncio.Queue(_MOST_WAITING)
@@ -157,8 +169,14 @@ class PromptCache:
     def get_local(self, key: str, *, stream: bool) -> Found | None:
         """The answer in this form, if this process has it in memory."""
         found = self._local.get(_form(key, stream=stream))
-        if found is not None:
-            self.counts.local_hits += 1
+        if found is None:
+            other = self._local.get(_form(key, stream=not stream))
+            events = None if other is None else in_form(other.entry, stream=stream)
+            if other is None or events is None:
+                return None
+            found = Found(other.entry, events)
+            self._local.put(_form(key, stream=stream), found, size_of(other.entry.events))
+        self._count("local_hits")
         return found
 
     async def get(self, key: str, *, stream: bool) -> Found | None:
@@ -171,8 +189,8 @@ class PromptCache:
         try:
             both, one, fetcher = await self.store.script(self._lookup, names, (token, LEASE_MS if token else 0))
         except StoreUnavailable:
-            self.counts.store_failures += 1
-            self.counts.misses += 1
+            self._count("store_failures")
+            self._count("misses")
             return LookedUp(None)
         kept = [
             (found, len(data))
@@ -181,10 +199,10 @@ class PromptCache:
         ]
         if kept:
             found, size = max(kept, key=lambda answer: answer[0].entry.stored_at)
-            self.counts.store_hits += 1
+            self._count("store_hits")
             self._local.put(_form(key, stream=stream), found, size)
             return LookedUp(found)
-        self.counts.misses += 1
+        self._count("misses")
         return LookedUp(None, fetcher.decode() if isinstance(fetcher, bytes) else "")
 
     async def _read(self, data: bytes, name: str, *, stream: bool) -> Found | None:
@@ -195,18 +213,25 @@ class PromptCache:
             else:
                 entry = await asyncio.to_thread(self.codec.decode, data, name)
         except (ValueError, zlib.error) as error:  # msgspec's errors and bad UTF-8 are ValueErrors
-            self.counts.unreadable += 1
+            self._count("unreadable")
             structlog.get_logger().warning("cache_entry_unreadable", reason=str(error))
             return None
         if entry.left_s() <= 0:
             return None
-        events = in_form(entry.events, stream=stream)
+        events = in_form(entry, stream=stream)
         return None if events is None else Found(entry, events)
 
     # --- writing ----------------------------------------------------------------------------------------------
 
     def put(
-        self, key: str, events: Iterable[Event], rule: CacheRule, *, stream: bool, cost_nanousd: int = 0
+        self,
+        key: str,
+        events: Iterable[Event],
+        rule: CacheRule,
+        *,
+        stream: bool,
+        surface: Surface = "chat",
+        cost_nanousd: int = 0,
     ) -> asyncio.Future[None]:
         """Keep a complete answer as long as the rule says, replacing an older one; one that is cut is left out.
 
@@ -216,15 +241,14 @@ class PromptCache:
         kept = merged(events)
         size = size_of(kept)
         if not is_complete(kept) or size > self.most_bytes:
-            self.counts.incomplete += not is_complete(kept)
-            self.counts.too_large += size > self.most_bytes
+            self._count("too_large" if is_complete(kept) else "incomplete")
             done.set_result(None)
             return done
-        entry = Entry(time.time(), rule.ttl_s, rule.stale_s, cost_nanousd, kept)
+        entry = Entry(time.time(), rule.ttl_s, rule.stale_s, cost_nanousd, surface, kept)
         self._local.put(_form(key, stream=stream), Found(entry, list(kept)), size)
         self._local.drop(_form(key, stream=not stream))
         if self._waiting.full() or self._waiting_bytes + size > _MOST_WAITING_BYTES:
-            self.counts.dropped += 1
+            self._count("dropped")
             done.set_result(None)
             return done
         self._waiting_bytes += size
@@ -249,27 +273,26 @@ class PromptCache:
             else:
                 name, data = await asyncio.to_thread(self._encoded, write)
             if data is None:
-                self.counts.too_large += 1
+                self._count("too_large")
                 return
             await self.store.set(name, data, ttl_s=write.entry.left_s())
         except StoreUnavailable:
-            self.counts.store_failures += 1
+            self._count("store_failures")
         except ValueError as error:  # text that is no Unicode
-            self.counts.unreadable += 1
+            self._count("unreadable")
             structlog.get_logger().warning("answer_not_cached", reason=str(error))
         else:
-            self.counts.stored += 1
+            self._count("stored")
 
     def _encoded(self, write: _Write) -> tuple[str, bytes | None]:
         """Under which name the answer is kept, and its bytes."""
-        serves_both = in_form(write.entry.events, stream=not write.stream) is not None
+        serves_both = in_form(write.entry, stream=not write.stream) is not None
         name = name_of(write.key) if serves_both else _form(name_of(write.key), stream=write.stream)
         return name, self.codec.encode(write.entry, name)
 
-    def counted(self) -> dict[str, int]:
-        """The counts by name, for the metrics."""
-        counted: dict[str, Any] = msgspec.structs.asdict(self.counts)
-        return counted
+    def _count(self, what: str) -> None:
+        setattr(self.counts, what, getattr(self.counts, what) + 1)
+        self._on_count(what)
 
 
 def name_of(key: str) -> str:

@@ -226,4 +226,10 @@ class RulesCompiler:
 def _cache_rule(spec: RouteSpec) -> CacheRule | None:
     if spec.cache is None:
         return None
-    return CacheRule(ttl_s=spec.cache.ttl, shared=spec.cache.shared, any_temperature=spec.cache.temperature == "any")
+    return CacheRule(
+        ttl_s=spec.cache.ttl,
+        stale_s=spec.cache.stale or 0.0,
+        shared=spec.cache.shared,
+        any_temperature=spec.cache.temperature == "any",
+        charge=spec.cache.charge,
+    )

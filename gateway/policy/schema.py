@@ -43,6 +43,7 @@ NanoUsd = Annotated[
     BeforeValidator(values.nanousd),
     WithJsonSchema({"type": "number", "minimum": 0, "description": "US dollars; prices for 1,000,000 tokens."}),
 ]
+Share = Annotated[float, BeforeValidator(values.share)]
 Weight = Annotated[
     float, BeforeValidator(values.weight), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1_000})
 ]
@@ -193,7 +194,9 @@ class CacheSpec(Spec):
     """Which answers are kept, and for how long."""
 
     ttl: Seconds
+    stale: Seconds | None = None
     shared: Flag = False
+    charge: Share = 0.0
     temperature: Annotated[Literal["any"] | None, BeforeValidator(_temperature)] = None
 
 

@@ -176,6 +176,13 @@ def weight(value: object) -> float:
     return float(value)
 
 
+def share(value: object) -> float:
+    """A share from 0 to 1."""
+    if isinstance(value, bool) or not isinstance(value, int | Decimal) or not 0 <= value <= 1:
+        raise ValueError("expected a share from 0 to 1, as in 0.5")
+    return float(value)
+
+
 def sha256(value: object) -> str:
     """A SHA-256 in hex, in lower case."""
     found = value.lower() if isinstance(value, str) else ""

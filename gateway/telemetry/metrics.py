@@ -99,6 +99,7 @@ class Metrics:
         self._classify = self._histogram(
             "classify", "What looking for personal data took, by what came of it.", ("result",), _CLASSIFY_BUCKETS
         )
+        self._cache_work = self._counter("cache_work", "Look-ups and writes of the cache, by outcome.", ("what",))
         self._no_draft = self._counter("drafts_not_made", "Requests without a draft, by the reason.", ("reason",))
 
     def _count_answers(self) -> None:
@@ -115,6 +116,10 @@ class Metrics:
         self._phases = self._counter(
             "attempt_seconds", "Time of attempts by phase: queue, connect, prefill, decode.", ("deployment", "phase")
         )
+
+    def count_cache(self, what: str) -> None:
+        """Something happened in the prompt cache; `what` is one of its counts."""
+        self._cache_work.of(what).inc()
 
     def begin(self) -> None:
         """A request has arrived; `observe` ends it."""

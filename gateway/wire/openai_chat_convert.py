@@ -29,7 +29,7 @@ _FUNCTION = frozenset({"name", "arguments"})
 _LOGPROBS = frozenset({"content", "refusal"})
 
 
-_UNFIT = (BackendError, msgspec.MsgspecError, ValueError, LookupError, TypeError, AttributeError)
+_UNFIT = (BackendError, msgspec.MsgspecError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What a body of another shape than expected ends in: it then has one form only."""
 
 
