@@ -26,6 +26,7 @@ from gateway.budgets.ledger import Ledger
 from gateway.cache.flights import Flights
 from gateway.cache.prompts import PromptCache
 from gateway.cache.sealing import Sealer, read_keys
+from gateway.conversations.kept import Conversations
 from gateway.edge.client import EdgeClient
 from gateway.edge.supervisor import EdgeSupervisor
 from gateway.errors import EdgeError, EdgeUnavailable, SettingsError, StoreUnavailable
@@ -125,6 +126,7 @@ class Services:
     store: Store
     ledger: Ledger
     backends: Backends
+    conversations: Conversations
     edge: EdgeClient | None
     members: Members
     pipeline: Pipeline
@@ -263,6 +265,7 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
             store=store,
             ledger=ledger,
             backends=backends,
+            conversations=Conversations(store),
             edge=edge,
             members=Members(store),
             pipeline=Pipeline(

@@ -43,6 +43,8 @@ async def _stream(http: web.Request, surface: Surface, exchange: Exchange) -> we
     streams.add(reply)
     try:
         await http.app[SERVICES].pipeline.run(exchange, reply.emit)
+        if surface.finish is not None:
+            await surface.finish(http, exchange, reply.writer)
         return await reply.end()
     finally:
         streams.discard(reply)
@@ -58,6 +60,8 @@ async def _whole(http: web.Request, surface: Surface, exchange: Exchange) -> web
     encoder = surface.answer(**_answer(surface, exchange))
     for event in events:
         encoder.add(event)
+    if surface.finish is not None:
+        await surface.finish(http, exchange, encoder)
     return web.Response(body=encoder.body(), content_type="application/json", headers=_headers(http, exchange))
 
 

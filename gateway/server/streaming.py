@@ -47,13 +47,13 @@ class StreamReply:
         Raises:
             ClientGone: the connection is closed.
         """
-        data = self._encoding().encode(event)
+        data = self.writer.encode(event)
         if data:
             await self._write(data)
 
     async def end(self) -> web.StreamResponse:
         """Write `[DONE]` and finish the response."""
-        response = await self._write(self._encoding().end())
+        response = await self._write(self.writer.end())
         await self._guarded_eof(response)
         return response
 
@@ -66,7 +66,7 @@ class StreamReply:
         response.force_close()
         try:
             async with asyncio.timeout(_ERROR_WRITE_S):
-                await response.write(self._encoding().error(error, request_id))
+                await response.write(self.writer.error(error, request_id))
                 await response.write_eof()
         except (TimeoutError, ConnectionError):
             if self._http.transport is not None:
@@ -78,9 +78,11 @@ class StreamReply:
         transport = self._http.transport
         idle = self._response is not None and now - self._written_at >= SILENCE_S
         if idle and transport is not None and transport.get_write_buffer_size() == 0:
-            await self._write(self._encoding().encode(Idle()))
+            await self._write(self.writer.encode(Idle()))
 
-    def _encoding(self) -> StreamWriter:
+    @property
+    def writer(self) -> StreamWriter:
+        """What turns the answer's events into bytes; made at the first event."""
         if self._encoder is None:
             self._encoder = self._make_encoder()
         return self._encoder

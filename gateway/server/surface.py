@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
+
+from aiohttp import web
 
 from gateway.errors import FirstdraftError
 from gateway.inference.events import Event
 from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.inference.request import Surface as SurfaceName
+from gateway.pipeline import Exchange
 
 
 class StreamWriter(Protocol):
@@ -51,6 +54,9 @@ class MakeAnswer(Protocol):
     ) -> AnswerWriter: ...
 
 
+Finish = Callable[[web.Request, Exchange, StreamWriter | AnswerWriter], Awaitable[None]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surface:
     """One public schema."""
@@ -61,3 +67,5 @@ class Surface:
     answer: MakeAnswer
     id_prefix: str
     """Of the ids of answers that the gateway makes."""
+    finish: Finish | None = None
+    """What is to be done with a whole answer before its end is told to the client."""

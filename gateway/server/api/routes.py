@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.server.api import chat, health, messages, models, usage
+from gateway.server.api import chat, health, messages, models, responses, usage
 from gateway.server.surface import Surface
 
-SURFACES: tuple[Surface, ...] = (chat.CHAT, messages.MESSAGES)
+SURFACES: tuple[Surface, ...] = (chat.CHAT, messages.MESSAGES, responses.RESPONSES)
 
 
 def add_routes(app: web.Application) -> None:
@@ -15,6 +15,9 @@ def add_routes(app: web.Application) -> None:
     app.router.add_post("/v1/chat/completions", chat.create)
     app.router.add_post("/v1/messages", messages.create)
     app.router.add_post("/v1/messages/count_tokens", messages.count_tokens)
+    app.router.add_post("/v1/responses", responses.create)
+    app.router.add_get("/v1/responses/{id}", responses.get)
+    app.router.add_delete("/v1/responses/{id}", responses.delete)
     app.router.add_get("/v1/models", models.list_all)
     app.router.add_get("/v1/models/{model:.+}", models.get)
     app.router.add_get("/v1/firstdraft/usage", usage.show)
