@@ -37,7 +37,7 @@ def worst_case(
 
 def is_clamped(tenant: TenantPolicy, hold: Hold | None) -> bool:
     """Something counts the tokens of this request: its answer may have no more than was granted."""
-    return hold is not None and (bool(hold.left) or (tenant.rate is not None and tenant.rate.tokens is not None))
+    return hold is not None and (hold.is_limited or (tenant.rate is not None and tenant.rate.tokens is not None))
 
 
 def needed(record: RequestRecord, hold: Hold, targets: Mapping[str, Deployment], target: Deployment) -> Charge:

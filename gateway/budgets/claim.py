@@ -69,7 +69,7 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
 class Hold:
     """What a claim was granted. Whoever has it says what was used; leaving its context books that."""
 
-    __slots__ = ("_charge", "_rates", "claim", "id", "left", "output_tokens", "reserved")
+    __slots__ = ("_charge", "_rates", "claim", "id", "is_limited", "left", "output_tokens", "reserved")
 
     def __init__(
         self,
@@ -79,6 +79,7 @@ class Hold:
         output_tokens: int,
         reserved: Charge,
         left: tuple[Left, ...] = (),
+        is_limited: bool = False,
         rates: tuple[Left | None, Left | None] = (None, None),
     ) -> None:
         self.id = hold_id
@@ -89,6 +90,8 @@ class Hold:
         """What is booked when nobody says what was used."""
         self.left = left
         """After this hold, in the order of the tenant's limits that apply."""
+        self.is_limited = is_limited or bool(left)
+        """A limit counts its tokens, be it from the store or from the local allowance."""
         self._rates = rates
         self._charge: Charge | None = None
 

@@ -298,7 +298,13 @@ class Ledger:
             ) from trouble
         output = self._allowance.take(claim, terms.limits)
         reserved = worst_case(claim, output)
-        hold = Hold(hold_id=f"{hold_id}.open", claim=claim, output_tokens=output, reserved=reserved)
+        hold = Hold(
+            hold_id=f"{hold_id}.open",
+            claim=claim,
+            output_tokens=output,
+            reserved=reserved,
+            is_limited=bool(terms.limits),
+        )
         self._local[hold.id] = hold
         structlog.get_logger().warning("granted_without_store", tenant=claim.tenant, hold=hold.id)
         return hold

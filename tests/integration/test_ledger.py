@@ -609,6 +609,7 @@ async def test_fail_open(tmp_path):
         os.kill(server.pid, signal.SIGSTOP)
         async with ledger.hold(opened) as hold:
             assert hold.output_tokens == 450
+            assert hold.is_limited
             with pytest.raises(StoreUnavailable, match="5% of each limit"):
                 await ledger.take(opened)
             hold.charge(used(50, 100), 0)
