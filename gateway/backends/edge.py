@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from gateway.backends.call import Call
 from gateway.edge.client import EdgeClient, EdgeDone, EdgeRequest, EdgeToken
-from gateway.errors import BackendTimeout
+from gateway.errors import BackendTimeout, EdgeUnsuitable
 from gateway.inference.events import Emit, Finished, TextDelta, UsageReported
 from gateway.inference.usage import Usage
 from gateway.wire.openai_chat_write import refuse_native_only
@@ -83,6 +83,8 @@ class EdgeBackend:
 
 def _request(call: Call, first_token_s: float) -> EdgeRequest:
     """What the edge is asked. It refuses at once what it could not begin in time: another deployment may be in time."""
+    if call.request.json_output and not call.request.json_schema:
+        raise EdgeUnsuitable("the edge keeps to a JSON schema of `response_format`, and to no other shape")
     within_s = call.first_token_within_s
     return EdgeRequest(
         messages=call.request.messages,
@@ -91,5 +93,6 @@ def _request(call: Call, first_token_s: float) -> EdgeRequest:
         tenant=call.tenant,
         priority="background" if call.background else "interactive",
         isolated=call.isolated,
+        json_schema=call.request.json_schema,
         ttft_within_s=first_token_s if within_s is None else min(within_s, first_token_s),
     )

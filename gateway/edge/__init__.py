@@ -11,8 +11,9 @@ In the edge process (`python -m gateway.edge.process`), from the socket inwards:
     preparation  a request becomes prompt tokens: template, tokenizer, limits
     engine       the decode loop: plan, decode, sample, deliver
     scheduler    which rows go into the next step: a pure state machine, with `queue` (fairness), `prefixes` and `cells`
+    json_grammar a JSON schema becomes a grammar; `grammar` holds an answer to it
     answer       one answer's text: sampling, whole UTF-8 characters, stop strings
-    model        llama.cpp's low-level API: the only file that imports it
+    model        llama.cpp's low-level API; `grammar` and `quantization` import it, too, and nothing else
     model_files  which GGUF to load, checked, and made faster at the first start
 
 It must not know policies, tenants' budgets or HTTP; a tenant here is only a name that fairness counts by.

@@ -38,7 +38,8 @@ class EdgeRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the edge is to answer.
 
     `tenant` is who fairness counts for. `isolated`: this tenant shares no prompt prefix with others. `ttft_within_s`:
-    refuse (EdgeOverloaded) when the first token is predicted later than that. Temperature None or 0 is greedy.
+    refuse (EdgeOverloaded) when the first token is predicted later than that. `json_schema`: the answer is valid under it unless its length cuts it (see
+    `json_grammar`). Temperature None or 0 is greedy.
     """
 
     messages: tuple[Message, ...]
@@ -48,6 +49,7 @@ class EdgeRequest(msgspec.Struct, frozen=True, kw_only=True):
     priority: Priority = "interactive"
     isolated: bool = False
     ttft_within_s: float | None = None
+    json_schema: str = ""
 
 
 class EdgeToken(msgspec.Struct, frozen=True):
@@ -220,6 +222,7 @@ class EdgeClient:
             priority=request.priority,
             isolated=request.isolated,
             ttft_within_s=request.ttft_within_s,
+            json_schema=request.json_schema,
         )
         try:
             link.send(submit)

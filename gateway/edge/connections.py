@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
 
 from gateway.edge.engine import Engine, Output
+from gateway.edge.job import Prompt
 from gateway.edge.log import write_log
 from gateway.edge.preparation import Preparation
 from gateway.edge.protocol import (
@@ -229,16 +230,16 @@ class Connection(asyncio.Protocol):
         prompt = self._all.tokenizer.submit(self._prompt, preparation, request)
         prompt.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._prepared, request, done, arrived_s))
 
-    def _prompt(self, preparation: Preparation, request: Submit) -> list[int]:
+    def _prompt(self, preparation: Preparation, request: Submit) -> Prompt:
         """In the preparing thread. Nothing is done for a request that is not wanted any more."""
-        return preparation.prompt(request) if request.id in self._open else []
+        return preparation.prompt(request) if request.id in self._open else Prompt([])
 
-    def _prepared(self, request: Submit, prompt: Future[list[int]], arrived_s: float) -> None:
+    def _prepared(self, request: Submit, prompt: Future[Prompt], arrived_s: float) -> None:
         engine, preparation = self._all.engine, self._all.preparation
         if request.id not in self._open or engine is None or preparation is None or prompt.cancelled():
             return
         try:
-            tokens = prompt.result()
+            made = prompt.result()
         except EdgeError as error:
             self._fail(request.id, error)
             return
@@ -246,7 +247,7 @@ class Connection(asyncio.Protocol):
             write_log("error", "edge preparation failed", reason=repr(error))
             self._fail(request.id, EdgeError("the edge could not prepare this prompt; its log says why"))
             return
-        engine.submit(self, request, tokens, preparation.most_tokens(request, len(tokens)), arrived_s)
+        engine.submit(self, request, made, preparation.most_tokens(request, len(made.tokens)), arrived_s)
 
     def _fail(self, number: int, error: EdgeError) -> None:
         self._open.discard(number)

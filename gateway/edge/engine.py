@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.edge.answer import Answer
-from gateway.edge.job import Job
+from gateway.edge.job import Job, Prompt
 from gateway.edge.measurement import Measurement, Sizes
 from gateway.edge.protocol import Done, Failed, Load, Stats, Submit, Token
-from gateway.edge.sampling import Logits, Sampler, Surprise
+from gateway.edge.sampling import NO_TOKEN, Held, Logits, Sampler, Surprise
 from gateway.edge.scheduler import Batch, Limits, Memory, Scheduler
 from gateway.edge.text import TextGate
-from gateway.errors import EdgeOverloaded
+from gateway.errors import EdgeOverloaded, EdgeUnsuitable
 
 Output = Token | Done | Failed | Stats
 Deliver = Callable[[list[tuple[object, Output]], Load], None]
@@ -47,6 +47,9 @@ class Decoder(Memory, Sizes, Protocol):
     def piece(self, token: int) -> bytes:
         """Bytes of a token."""
 
+    def grammar(self, text: str) -> Held:
+        """What holds one answer to a grammar. Raises EdgeUnsuitable when it cannot be followed."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Submitted:
@@ -55,6 +58,7 @@ class _Submitted:
     tokens: list[int]
     max_tokens: int
     arrived_s: float
+    grammar: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +97,9 @@ class Engine:
 
     # --- for other threads --------------------------------------------------------------------------------------
 
-    def submit(self, owner: object, request: Submit, tokens: list[int], max_tokens: int, arrived_s: float) -> None:
+    def submit(self, owner: object, request: Submit, prompt: Prompt, max_tokens: int, arrived_s: float) -> None:
         """A prepared request; `arrived_s` by the engine's clock."""
-        self._note(_Submitted(owner, request, tokens, max_tokens, arrived_s))
+        self._note(_Submitted(owner, request, prompt.tokens, max_tokens, arrived_s, prompt.grammar))
 
     def cancel(self, owner: object, number: int) -> None:
         """Ends a request before the next step; nothing more is delivered for it once the loop has read this.
@@ -185,7 +189,7 @@ class Engine:
             job.first_token_s = now_s
             self._measured.queue_s += (job.begun_s or now_s) - job.arrived_s
         choice = answer.sampler.choose(self._model.logits(row))
-        if choice.token in self._model.eog:
+        if choice.token == NO_TOKEN or choice.token in self._model.eog:
             token = answer.end()
         else:
             self._scheduler.accept(job, choice.token)
@@ -225,11 +229,17 @@ class Engine:
             domain=f"tenant {request.tenant}" if request.isolated else "",
             arrived_s=note.arrived_s,
         )
+        try:
+            grammar = self._model.grammar(note.grammar) if note.grammar else None
+        except EdgeUnsuitable as error:
+            self._measured.refused += 1
+            self._outputs.append((note.owner, Failed(request.id, error.code or "", error.message)))
+            return
         answer = Answer(
             owner=note.owner,
             number=request.id,
             job=job,
-            sampler=Sampler(request.sampling, self._surprise),
+            sampler=Sampler(request.sampling, self._surprise, grammar),
             gate=TextGate(request.sampling.stop),
         )
         late = self._too_late(job, request.ttft_within_s)

@@ -9,6 +9,14 @@ from gateway.edge.protocol import Priority
 NO_SEQUENCE = -1
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prepared request: its tokens, and the grammar (GBNF) that its answer is held to; empty: none."""
+
+    tokens: list[int]
+    grammar: str = ""
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """A list of tokens that grows, and how many of them the KV cache holds.

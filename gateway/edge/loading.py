@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gateway.edge.engine import Deliver, Engine
 from gateway.edge.grouping import MEASURED_ROWS, best_groups
+from gateway.edge.job import Prompt
 from gateway.edge.log import write_log
 from gateway.edge.model import Model
 from gateway.edge.model_files import prepare_model
@@ -55,8 +56,8 @@ def _warm(model: Model, limits: Limits, preparation: Preparation) -> float:
     model.groups = best_groups({size: min(_time(model, size) for _ in range(_TIMES)) for size in rows})
     engine = Engine(model, limits, lambda _outputs, _load: None)
     request = Submit(id=1, messages=(Message("user", "warm " * limits.step_rows),), max_tokens=_WARM_TOKENS)
-    tokens = preparation.prompt(request)[: limits.step_rows]
-    engine.submit(None, request, tokens, _WARM_TOKENS, time.monotonic())
+    tokens = preparation.prompt(request).tokens[: limits.step_rows]
+    engine.submit(None, request, Prompt(tokens), _WARM_TOKENS, time.monotonic())
     while engine.turn():
         continue
     model.clear()

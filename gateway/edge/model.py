@@ -1,4 +1,4 @@
-"""One llama.cpp model with one context: the only file that touches llama.cpp.
+"""One llama.cpp model with one context: with `grammar` and `quantization`, all that touches llama.cpp.
 
 Everything here is for one thread at a time, but for `tokenize`, `template` and the constants: the vocabulary does not
 change, so the thread that prepares prompts may use them while the other decodes.
@@ -19,6 +19,7 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
+from gateway.edge.grammar import Grammar
 from gateway.edge.sampling import Logits
 from gateway.edge.scheduler import Batch, Limits
 from gateway.edge.template import Template
@@ -198,6 +199,10 @@ class Model:
         shared = llama_cpp.llama_model_n_head_kv(self._model)
         layers = llama_cpp.llama_model_n_layer(self._model)
         return int(2 * 2 * layers * (embedding // heads) * shared * llama_cpp.llama_n_ctx(self._context))
+
+    def grammar(self, text: str) -> Grammar:
+        """What holds one answer to a grammar. Raises EdgeUnsuitable when it cannot be followed."""
+        return Grammar(self._vocabulary, self.n_vocab, text)
 
     # --- words --------------------------------------------------------------------------------------------------
 

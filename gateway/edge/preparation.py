@@ -17,6 +17,8 @@ from typing import NoReturn, Protocol
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from gateway.edge.job import Prompt
+from gateway.edge.json_grammar import grammar_of
 from gateway.edge.protocol import Submit
 from gateway.edge.template import Template
 from gateway.errors import EdgeUnsuitable
@@ -58,8 +60,8 @@ class Preparation:
         words = sorted(vocabulary.control_words, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, words))) if words else None
 
-    def prompt(self, request: Submit) -> list[int]:
-        """The prompt's tokens. Raises EdgeUnsuitable, which says what the edge cannot do with the request."""
+    def prompt(self, request: Submit) -> Prompt:
+        """What goes into the model. Raises EdgeUnsuitable, which says what the edge cannot do with the request."""
         self._check(request)
         size = sum(len(message.text) for message in request.messages)
         if size > self._vocabulary.n_ctx * _BYTES_PER_TOKEN:
@@ -69,7 +71,7 @@ class Preparation:
             raise EdgeUnsuitable(
                 f"the prompt has {len(tokens)} tokens, and prompt and answer together may have {self._vocabulary.n_ctx}"
             )
-        return tokens
+        return Prompt(tokens, grammar_of(request.json_schema) if request.json_schema else "")
 
     def most_tokens(self, request: Submit, prompt_tokens: int) -> int:
         """Tokens that the answer may have: what was asked for, as far as it fits behind the prompt."""

@@ -1,4 +1,4 @@
-"""The frames between gateway workers and the edge process, version 1.
+"""The frames between gateway workers and the edge process, version 2.
 
 A frame is four bytes of length (big-endian, of what follows) and that many bytes of MessagePack: one map whose key
 `type` names the struct below. A frame longer than `MAX_FRAME_BYTES` ends the connection: nobody means it.
@@ -26,7 +26,7 @@ import msgspec
 
 from gateway.inference.request import Message, Sampling
 
-VERSION = 1
+VERSION = 2
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 """Far over any prompt that fits a context: 128,000 tokens of English are about 540 kB."""
 _LENGTH_BYTES = 4
@@ -56,6 +56,8 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag="submit"):
     priority: Priority = "interactive"
     isolated: bool = False
     ttft_within_s: float | None = None
+    json_schema: str = ""
+    """What the answer is held to; empty: nothing."""
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):

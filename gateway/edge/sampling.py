@@ -1,7 +1,7 @@
 """The next token out of a row of logits.
 
 Greedy (temperature 0 or not given: a draft gains nothing from chance) is one argmax. Otherwise: penalties, then the
-`TOP_K` largest, then temperature, then top-p; first cutting to k makes the rest cheap.
+`TOP_K` largest (or as many as were asked for), then temperature, then top-p; first cutting to k makes the rest cheap.
 
 Log-probability and entropy are those of the model's own distribution, at temperature 1 and before any penalty: they
 say how sure the model is, whatever the sampling.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,10 @@ _NEGLIGIBLE = 20.0
 _EXTREME = 100.0
 """Where temperature and penalties stop making a difference, and float32 still has room."""
 _SEEDS = 2**64
+_ALL = 2**31
+"""More tokens than any vocabulary has: what a top-k of 0 or -1 asks for."""
+NO_TOKEN = -1
+"""Chosen when the grammar allows none: the answer ends."""
 
 Logits = npt.NDArray[np.float32]
 
@@ -55,10 +60,26 @@ class Surprise:
         return min(0.0, float(self._shifted[token]) - log_total), max(0.0, log_total - mean)
 
 
+class Held(Protocol):
+    """A grammar that the answer is held to."""
+
+    def allows(self, token: int) -> bool:
+        """The token may be next."""
+
+    def restrict(self, row: Logits) -> Logits | None:
+        """The logits with all others at minus infinity; None when no token may be next."""
+
+    def accept(self, token: int) -> None:
+        """The token is next."""
+
+
 class Sampler:
     """Samples one answer. With a seed, the same logits give the same tokens."""
 
-    def __init__(self, sampling: Sampling, surprise: Surprise) -> None:
+    def __init__(self, sampling: Sampling, surprise: Surprise, grammar: Held | None = None) -> None:
+        self._grammar = grammar
+        top_k = TOP_K if sampling.top_k is None else sampling.top_k
+        self._top_k = top_k if top_k > 0 else _ALL
         self._temperature = min(sampling.temperature or 0.0, _EXTREME)
         self._top_p = 1.0 if sampling.top_p is None else sampling.top_p
         self._presence = max(-_EXTREME, min(sampling.presence_penalty or 0.0, _EXTREME))
@@ -74,14 +95,29 @@ class Sampler:
         top = int(row.argmax())
         best = float(row[top])
         if self._penalised and self._counts:
-            penalised = self._with_penalties(row)
-            token = self._draw(penalised, float(penalised.max()), int(penalised.argmax()))
+            weighed = self._with_penalties(row)
+            token = self._draw(weighed, float(weighed.max()), int(weighed.argmax()))
         else:
+            weighed = row
             token = self._draw(row, best, top)
+        if self._grammar is not None:
+            token = self._held(self._grammar, weighed, token)
+            if token == NO_TOKEN:
+                return Choice(NO_TOKEN, 0.0, 0.0)
         if self._penalised:
             self._counts[token] += 1
         logprob, entropy = self._surprise.of(row, token, best)
         return Choice(token, logprob, entropy)
+
+    def _held(self, grammar: Held, row: Logits, token: int) -> int:
+        """The token, or another that the grammar allows."""
+        if not grammar.allows(token):
+            allowed = grammar.restrict(row)
+            if allowed is None:
+                return NO_TOKEN
+            token = self._draw(allowed, float(allowed.max()), int(allowed.argmax()))
+        grammar.accept(token)
+        return token
 
     def _with_penalties(self, row: Logits) -> Logits:
         penalised = row.copy()
@@ -94,8 +130,8 @@ class Sampler:
         if self._random is None:
             return top
         candidates = np.flatnonzero(row >= best - _NEGLIGIBLE * self._temperature)
-        if len(candidates) > TOP_K:
-            candidates = candidates[np.argpartition(row[candidates], -TOP_K)[-TOP_K:]]
+        if len(candidates) > self._top_k:
+            candidates = candidates[np.argpartition(row[candidates], -self._top_k)[-self._top_k :]]
         candidates = candidates[np.argsort(-row[candidates], kind="stable")]
         weights = np.exp((row[candidates].astype(np.float64) - best) / self._temperature)
         sums = np.cumsum(weights)

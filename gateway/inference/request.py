@@ -32,6 +32,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
 
     temperature: float | None = None
     top_p: float | None = None
+    top_k: int | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
     presence_penalty: float | None = None
@@ -61,6 +62,8 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     tools: bool = False
     json_output: bool = False
     """A JSON object or schema is asked for."""
+    json_schema: str = ""
+    """The JSON schema of the answer, as text; empty where none is asked for, or another kind of shape."""
     images: int = 0
     audio: int = 0
     logprobs: bool = False

@@ -142,7 +142,7 @@ class PlacesCompiler:
             max_output_tokens=_max_output_tokens(spec),
             tools=spec.tools and not edge,
             images=spec.images and not edge,
-            json_output=spec.json_output and not edge,
+            json_output=spec.json_output and (not edge or "json_output" in spec.model_fields_set),
         )
         known_one = places.deployments.setdefault(deployment.id, deployment)
         if known_one != deployment:

@@ -44,7 +44,8 @@ def choose_draft(
 
 
 def _reason_against(route: Route, mode: Mode, facts: Facts, wish: DraftWish) -> NoDraft:
-    """The first reason in the request or the route, whatever the edge can do."""
+    """The first reason in the request or the route, before it is asked how the edge is."""
+    drafter = route.draft.deployment
     against: tuple[tuple[bool, NoDraft], ...] = (
         (mode is not Mode.DRAFT_REFINE, "mode"),
         (wish is DraftWish.OFF, "not_asked"),
@@ -52,7 +53,7 @@ def _reason_against(route: Route, mode: Mode, facts: Facts, wish: DraftWish) -> 
         (wish is DraftWish.REASONING and not facts.stream, "not_asked"),
         (not route.draft.allow, "route"),
         (facts.tools, "tools"),
-        (facts.json_output, "json"),
+        (facts.json_output and not (drafter is not None and drafter.json_output), "json"),
         (facts.images, "images"),
         (facts.audio, "audio"),
         (facts.n > 1, "n"),

@@ -38,8 +38,13 @@ class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
+class _JsonSchema(msgspec.Struct):
+    schema: dict[str, Any] | None = None
+
+
 class _ResponseFormat(msgspec.Struct):
     type: str
+    json_schema: _JsonSchema | None = None
 
 
 class _Body(msgspec.Struct):
@@ -54,6 +59,7 @@ class _Body(msgspec.Struct):
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: int | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
@@ -81,7 +87,6 @@ _NO_PROMPT = (
         "service_tier",
         "store",
         "tool_choice",
-        "top_k",
         "user",
         "verbosity",
     }
@@ -118,6 +123,7 @@ def decode_request(body: bytes) -> InferenceRequest:
         sampling=_sampling(read),
         tools=bool(read.tools or read.functions),
         json_output=_is_shaped(read, value),
+        json_schema=_schema(read.response_format),
         images=conversation.images,
         audio=conversation.audio,
         logprobs=bool(read.logprobs or read.top_logprobs),
@@ -168,11 +174,22 @@ def _sampling(read: _Body) -> Sampling:
     return Sampling(
         temperature=read.temperature,
         top_p=read.top_p,
+        top_k=read.top_k,
         seed=read.seed,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         presence_penalty=read.presence_penalty,
         frequency_penalty=read.frequency_penalty,
     )
+
+
+def _schema(shape: _ResponseFormat | None) -> str:
+    """The schema that an answer has to follow, where the client named one in OpenAI's way."""
+    if shape is None or shape.type not in {"json_object", "json_schema"}:
+        return ""
+    named = None if shape.json_schema is None else shape.json_schema.schema
+    if shape.type == "json_schema" and named is None:
+        return ""
+    return _ENCODER.encode(named if shape.type == "json_schema" else {"type": "object"}).decode()
 
 
 def _is_shaped(read: _Body, value: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -230,6 +231,38 @@ async def test_a_draft_that_would_be_late_is_not_begun(client):
     with pytest.raises(EdgeOverloaded, match="first token"):
         await answer(client, ask(slow, 4, ttft_within_s=0.01))
     await answer(client, ask("hi", 1, ttft_within_s=30.0))
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string", "maxLength": 20},
+        "people": {"type": "integer"},
+        "sights": {"type": "array", "items": {"type": "string", "maxLength": 20}, "maxItems": 2},
+        "kind": {"enum": ["large", "small"]},
+    },
+    "required": ["city", "people", "sights", "kind"],
+}
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.5, seed=3, top_k=0)])
+async def test_json_is_written_under_its_schema(client, sampling):
+    """Whatever the model would rather say, the answer is JSON of that shape, and ends by itself."""
+    request = ask("Describe Paris.", 200, json_schema=json.dumps(SCHEMA), sampling=sampling)
+    tokens, done = await answer(client, request)
+    found = json.loads(text_of(tokens))
+    assert done.finish_reason == "stop"
+    assert list(found) == ["city", "people", "sights", "kind"]
+    assert isinstance(found["people"], int)
+    assert found["kind"] in {"large", "small"}
+
+
+async def test_a_schema_that_the_edge_cannot_promise_is_refused(client):
+    """The request fails by itself, with what is in the way."""
+    for schema, named in (({"type": "string", "pattern": "^x$"}, "pattern"), ({"$ref": "#"}, "refer to itself")):
+        with pytest.raises(EdgeUnsuitable, match=named):
+            await answer(client, ask("hi", 4, json_schema=json.dumps(schema)))
+    await answer(client, ask("hi", 4))
 
 
 async def test_a_worker_that_does_not_read_is_cut_off(client, edge_socket):

@@ -1,13 +1,14 @@
 """The edge as a backend, over a client that plays what the edge sends."""
 
 import asyncio
+import json
 
 import pytest
 
 from gateway.backends.call import Call
 from gateway.backends.edge import EdgeBackend
 from gateway.edge.client import EdgeDone, EdgeToken
-from gateway.errors import BackendTimeout, EdgeCrashed
+from gateway.errors import BackendTimeout, EdgeCrashed, EdgeUnsuitable
 from gateway.inference.deployment import FREE, Backend, Deployment
 from gateway.inference.events import Finished, TextDelta, UsageReported
 from gateway.inference.usage import Usage
@@ -99,6 +100,41 @@ async def test_edge_hears_when_its_first_token_is_of_no_use():
         (False, "interactive"),
         (True, "background"),
     ]
+
+
+def _shaped(shape):
+    call = _call()
+    body = {"model": "small", "messages": [{"role": "user", "content": "hi"}], "top_k": 7, **shape}
+    call.request = decode_request(json.dumps(body).encode())
+    return call
+
+
+@pytest.mark.parametrize(
+    ("shape", "schema"),
+    [
+        ({"response_format": {"type": "text"}}, ""),
+        ({"response_format": {"type": "json_object"}}, '{"type":"object"}'),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "null"}}}},
+            '{"type":"null"}',
+        ),
+    ],
+)
+async def test_edge_gets_the_schema(shape, schema):
+    """The edge is told the answer's JSON schema, and how many of the likeliest tokens may be drawn."""
+    edge = PlayedEdge(DONE)
+    await EdgeBackend(edge).answer(_shaped(shape), Taken())
+    (request,) = edge.requests
+    assert (request.json_schema, request.sampling.top_k) == (schema, 7)
+
+
+@pytest.mark.parametrize("shape", [{"guided_regex": "a+"}, {"response_format": {"type": "json_schema"}}])
+async def test_other_shapes_are_not_for_the_edge(shape):
+    """A shape that the edge cannot promise is refused before it is asked."""
+    edge = PlayedEdge(DONE)
+    with pytest.raises(EdgeUnsuitable):
+        await EdgeBackend(edge).answer(_shaped(shape), Taken())
+    assert not edge.requests
 
 
 async def test_cancellation_reaches_the_edge():

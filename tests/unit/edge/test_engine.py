@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from gateway.edge.engine import Engine
+from gateway.edge.job import Prompt
 from gateway.edge.protocol import Done, Failed, Load, Stats, Submit, Token
 from gateway.edge.scheduler import Limits
+from gateway.errors import EdgeUnsuitable
 from gateway.inference.request import Message, Sampling
 
 END = 0
@@ -59,6 +61,34 @@ class Script:
     def piece(self, token: int) -> bytes:
         return PIECES[token]
 
+    def grammar(self, text: str) -> "OnlyLetters":
+        if text == "broken":
+            raise EdgeUnsuitable("no grammar")
+        return OnlyLetters(int(text))
+
+
+class OnlyLetters:
+    """Allows so many tokens, none of them the end, and then nothing."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+        self.asked_for_all = 0
+
+    def allows(self, token: int) -> bool:
+        return token != END and self.left > 0
+
+    def restrict(self, row: np.ndarray) -> np.ndarray | None:
+        self.asked_for_all += 1
+        if not self.left:
+            return None
+        allowed = row.copy()
+        allowed[END] = -np.inf
+        return allowed
+
+    def accept(self, token: int) -> None:
+        assert self.allows(token)
+        self.left -= 1
+
 
 class Bench:
     """An engine over a script, and what it delivered."""
@@ -73,10 +103,14 @@ class Bench:
         self.delivered += outputs
         self.load = load
 
-    def submit(self, owner: object, number: int = 1, max_tokens: int = 50, prompt: int = 5, **fields) -> None:
+    def submit(
+        self, owner: object, number: int = 1, max_tokens: int = 50, prompt: int = 5, grammar: str = "", **fields
+    ) -> None:
         request = Submit(id=number, messages=(Message("user", "x"),), max_tokens=max_tokens, **fields)
         first = number * 50
-        self.engine.submit(owner, request, list(range(first, first + prompt)), max_tokens, self.script.now_s)
+        self.engine.submit(
+            owner, request, Prompt(list(range(first, first + prompt)), grammar), max_tokens, self.script.now_s
+        )
 
     def run(self) -> None:
         while self.engine.turn():
@@ -275,3 +309,23 @@ def test_the_loop_sleeps_until_there_is_work_and_ends_when_told():
     bench.engine.stop()
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_a_grammar_holds_the_answer_and_ends_it():
+    """What the model would say is replaced where the grammar refuses it, and the answer ends when nothing is allowed."""
+    bench = Bench([1, END, 2, 3])
+    bench.submit(bench, grammar="3")
+    bench.run()
+    (done,) = [output for _, output in bench.delivered if isinstance(output, Done)]
+    assert (done.finish_reason, done.completion_tokens) == ("stop", 3)
+
+
+def test_a_grammar_that_cannot_be_followed_is_refused():
+    """The request fails by itself, and others go on."""
+    bench = Bench([1])
+    bench.submit(bench, 1, grammar="broken")
+    bench.submit(bench, 2)
+    bench.run()
+    outputs = [output for _, output in bench.delivered]
+    assert [output.code for output in outputs if isinstance(output, Failed)] == ["edge_unsuitable"]
+    assert [output.id for output in outputs if isinstance(output, Done)] == [2]

@@ -98,3 +98,14 @@ def test_extreme_settings_still_choose_a_token(extreme):
         choice = chooser.choose(row(t1=9.0, t2=8.0))
         assert 0 <= choice.token < VOCABULARY
         assert choice.logprob <= 0 <= choice.entropy
+
+
+@pytest.mark.parametrize(("top_k", "found"), [(1, 1), (3, 3), (None, TOP_K), (0, 200), (-1, 200), (10**12, 200)])
+def test_top_k_is_how_many_can_be_drawn(top_k, found):
+    """As many of the likeliest as were asked for; all with 0 or -1."""
+    logits = np.full(VOCABULARY, -1_000.0, dtype=np.float32)
+    logits[:200] = np.linspace(1.0, 0.9, 200)
+    drawing = sampler(temperature=2.0, seed=4, top_k=top_k)
+    drawn = {drawing.choose(logits).token for _ in range(4_000)}
+    assert len(drawn) == found
+    assert max(drawn) == found - 1

@@ -204,6 +204,16 @@ def test_route_can_show_drafts_by_default_or_forbid_them(tmp_path: Path):
     assert decide(barred, facts(draft=DraftWish.FRAMES)).no_draft == "route"
 
 
+def test_edge_writes_json_where_policy_says_so(tmp_path: Path):
+    """`json_output: true` on the edge's deployment lets it draft and answer under a grammar; without it, neither."""
+    asked = facts(json_output=True, draft=DraftWish.FRAMES)
+    without = decide(loaded(tmp_path / "a"), asked)
+    assert (without.no_draft, EDGE in ids(without)) == ("json", False)
+    models = FILES["models.yaml"].replace("{backend: edge}", "{backend: edge, json_output: true}")
+    allowed = decide(loaded(tmp_path / "b", models=models), asked)
+    assert (allowed.draft is not None, EDGE in ids(allowed)) == (True, True)
+
+
 def test_constraint_can_forbid_the_draft(tmp_path: Path):
     """A constraint that the edge does not meet takes the draft away and leaves the final."""
     policy = loaded(
