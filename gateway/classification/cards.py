@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 _LUHN_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
 _RANGES: tuple[tuple[int, int, frozenset[int]], ...] = (
@@ -31,15 +33,17 @@ _RANGES: tuple[tuple[int, int, frozenset[int]], ...] = (
     (6759, 6763, frozenset({16, 18, 19})),  # Maestro
     (8171, 8172, frozenset({16})),  # UnionPay
 )
-"""First four digits from, to, and the lengths in use."""
+"""First four digits from, to, and the lengths in use; in order, without overlap."""
+
+
+_FIRSTS = tuple(first for first, _, _ in _RANGES)
 
 
 def is_card(digits: str) -> bool:
     """`digits`, ASCII digits alone, are the number of a payment card."""
-    prefix, length = int(digits[:4]), len(digits)
-    return any(first <= prefix <= last and length in lengths for first, last, lengths in _RANGES) and passes_luhn(
-        digits
-    )
+    prefix = int(digits[:4])
+    _, last, lengths = _RANGES[max(0, bisect_right(_FIRSTS, prefix) - 1)]
+    return _FIRSTS[0] <= prefix <= last and len(digits) in lengths and passes_luhn(digits)
 
 
 def passes_luhn(digits: str) -> bool:

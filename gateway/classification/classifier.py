@@ -21,7 +21,6 @@ from gateway.classification.credentials import CREDENTIALS, Credential
 from gateway.classification.cues import CueWords
 from gateway.classification.dictionary import Dictionary
 from gateway.classification.folding import fold
-from gateway.classification.ibans import IBAN, is_iban
 from gateway.classification.kinds import ALL_KINDS, LABELS, UNCLASSIFIED, Kind
 from gateway.classification.national_ids import MIXED_IDS, MixedId
 from gateway.classification.numbers import Numbers
@@ -58,7 +57,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 class Finder(msgspec.Struct, frozen=True):
     """A form: the hint that it may be there, and the search for its spans."""
 
-    kind: Kind
+    kinds: frozenset[Kind]
     hint: str
     find: Callable[[Piece], Iterator[Kind]]
 
@@ -68,47 +67,38 @@ class Recognizer:
 
     def __init__(self) -> None:
         self.words = CueWords()
-        self._numbers = Numbers()
         self._finders = tuple(self._make_finders())
         self._hints = _set([finder.hint for finder in self._finders])
 
-    def read(self, piece: Piece, kinds: frozenset[Kind], spans: Counter[str]) -> None:
+    def read(self, piece: Piece, kinds: frozenset[Kind], spans: Counter[Kind]) -> None:
         """Count what is found in `piece`. Raises OutOfTime."""
         hinted = self._hints.Match(piece.data)
         # The empty pattern is always found: without it RE2 ran out of memory, and has read nothing.
         indices = hinted if 0 in hinted else range(1, len(self._finders) + 1)
-        for index in sorted(indices):
+        for index in indices:
             if index == 0:
                 continue
             finder = self._finders[index - 1]
-            if finder.kind in kinds or finder.kind is Kind.CARD:
+            if finder.kinds & kinds:
                 for kind in finder.find(piece):
                     if kind in kinds:
-                        spans[kind.value] += 1
+                        spans[kind] += 1
 
     def _make_finders(self) -> Iterator[Finder]:
-        """In the order in which they look: what has letters takes its digits away from the numbers."""
-        yield Finder(Kind.EMAIL, r"(?:@|%40)[\pL\pN]", _find_emails)
-        yield Finder(Kind.IP, r"\b[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]", _span_finder(Kind.IP, IPV6, _plainly(is_ipv6)))
+        """All of them; their order is that of the hints."""
+        yield Finder(frozenset({Kind.EMAIL}), r"(?:@|%40)[\pL\pN]", _find_emails)
         yield Finder(
-            Kind.IBAN, r"(?i)\b[A-Z]{2}\d\d[ -]?[0-9A-Z]{4}[ -]?[0-9A-Z]{4}", _span_finder(Kind.IBAN, IBAN, _is_iban)
+            frozenset({Kind.IP}), r"\b[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]", _span_finder(Kind.IP, IPV6, _plainly(is_ipv6))
         )
         for known in MIXED_IDS:
             # Without its word a passport's number is anything; so the words are the hint.
             hint = r"(?i)pass[ae]?p|paspoort|reisepass|ausweis" if known.tag == "passport" else known.pattern
-            yield Finder(Kind.NATIONAL_ID, hint, _span_finder(Kind.NATIONAL_ID, known.pattern, _mixed_check(known)))
-        yield Finder(Kind.CARD, numbers.HINT, self._number_finder())
+            yield Finder(
+                frozenset({Kind.NATIONAL_ID}), hint, _span_finder(Kind.NATIONAL_ID, known.pattern, _mixed_check(known))
+            )
+        yield Finder(numbers.KINDS, numbers.HINT, Numbers().find)
         for form in CREDENTIALS:
-            yield Finder(Kind.SECRET, form.pattern, _credential_finder(form))
-
-    def _number_finder(self) -> Callable[[Piece], Iterator[Kind]]:
-        runs = _compiled(numbers.RUN)
-
-        def find(piece: Piece) -> Iterator[Kind]:
-            for run in runs.finditer(piece.data):
-                yield from self._numbers.find(piece, *run.span())
-
-        return find
+            yield Finder(frozenset({Kind.SECRET}), form.pattern, _credential_finder(form))
 
 
 class Classifier:
@@ -137,7 +127,7 @@ class Classifier:
         if self.is_off:
             return Found()
         started = time.perf_counter()
-        spans: Counter[str] = Counter()
+        spans: Counter[Kind] = Counter()
         labels: set[str] = set()
         why = "not_text" if unread else ""
         text = "\n".join(texts)
@@ -152,12 +142,17 @@ class Classifier:
         if why:
             labels.add(UNCLASSIFIED)
         seconds = time.perf_counter() - started
-        return Found(labels=frozenset(labels), spans=dict(spans), seconds=seconds, unread=why, looked=True)
+        return Found(
+            labels=frozenset(labels),
+            spans={str(kind): number for kind, number in spans.items()},
+            seconds=seconds,
+            unread=why,
+            looked=True,
+        )
 
-    def _read(self, text: str, spans: Counter[str], labels: set[str]) -> None:
+    def _read(self, text: str, spans: Counter[Kind], labels: set[str]) -> None:
         clock = Clock(self.limit_s)
         for data in pieces_of(fold(text)):
-            clock.look()
             if self.kinds:
                 self._recognizer.read(Piece(data, self._recognizer.words, clock), self.kinds, spans)
             if self._dictionary is not None:
@@ -165,7 +160,7 @@ class Classifier:
                 if found is None:
                     raise OutOfTime
                 labels.update(found)
-        clock.look()
+            clock.look()
 
 
 Check = Callable[[Piece, int, int], bool]
@@ -181,7 +176,6 @@ def _span_finder(kind: Kind, pattern: str, check: Check) -> Callable[[Piece], It
             start, end = found.span()
             right = check(piece, start, end)
             if right:
-                piece.take(start, end)
                 yield kind
             # What was taken for one may hide another, which begins behind the next space.
             space = piece.data.find(b" ", start, end)
@@ -214,10 +208,6 @@ def _plainly(check: Callable[[bytes, int, int], bool]) -> Check:
     return lambda piece, start, end: check(piece.data, start, end)
 
 
-def _is_iban(piece: Piece, start: int, end: int) -> bool:
-    return is_iban(piece.data[start:end].decode())
-
-
 def _mixed_check(known: MixedId) -> Check:
     def check(piece: Piece, start: int, end: int) -> bool:
         data = piece.data
@@ -227,9 +217,9 @@ def _mixed_check(known: MixedId) -> Check:
         )
         if joined or data[end : end + 1] in {b"-", b"/", b"="}:
             return False
-        if known.tag and not piece.cues.name((known.tag, "any"), start, end):
+        if known.tag and not piece.cues(start, end).name((known.tag, "any"), start, end):
             return False
-        return known.check(data[start:end].decode()) and (bool(known.tag) or not piece.cues.refuse(start))
+        return known.check(data[start:end].decode()) and (bool(known.tag) or not piece.cues(start, end).refuse(start))
 
     return check
 

@@ -32,8 +32,6 @@ _LEAST_DIFFERENT = 10
 
 def is_random(found: bytes) -> bool:
     """Nobody wrote this by hand to stand for a key: letters and digits, many different ones."""
-    if found.startswith(b"sk-ant-"):
-        return False  # Anthropic's, which has a row of its own
     value = _VALUE.split(found.rstrip(b"\"'"))[-1]
     if value.isalpha() or value.isdigit() or len(set(value)) < _LEAST_DIFFERENT:
         return False
@@ -69,7 +67,7 @@ CREDENTIALS: tuple[Credential, ...] = (
         r"(?i)aws_?(?:secret)?_?(?:access)?_?key[\"']?\s{0,3}[:=]\s{0,3}[\"']?[A-Za-z0-9/+]{40}\b",
         is_random,
     ),
-    Credential("OpenAI, DeepSeek", r"\bsk-(?:proj-|svcacct-|admin-)?[A-Za-z0-9_-]{32,}", is_random),
+    Credential("OpenAI, DeepSeek", r"\bsk-(?:(?:proj|svcacct|admin)-[A-Za-z0-9_-]{32,}|[A-Za-z0-9]{32,})", is_random),
     Credential("Anthropic", r"\bsk-ant-[a-z]{3,5}\d\d-[A-Za-z0-9_-]{24,}", is_no_placeholder),
     Credential("OpenRouter", r"\bsk-or-v1-[0-9a-f]{64}\b"),
     Credential("Firstdraft", r"\bfd-[A-Za-z0-9_-]{43}\b"),

@@ -7,8 +7,9 @@ lines never speak against a number, so that a text that is added cannot hide wha
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
+from operator import itemgetter
 
 import re2
 
@@ -18,7 +19,10 @@ NO = "no"
 _BEFORE_BYTES = 40
 _AFTER_BYTES = 24
 _AGAINST_BYTES = 20
+_END = itemgetter(1)
 _LONGEST_WORD = 40
+REACH_BYTES = _BEFORE_BYTES + 2 * _LONGEST_WORD
+"""How far from a number its cues may begin or end."""
 
 WORDS: Mapping[str, str] = {
     NO: (
@@ -26,8 +30,8 @@ WORDS: Mapping[str, str] = {
         "invoice rechnung rechnungsnummer facture factura fattura factuur fatura nota_fiscal tracking shipment "
         "parcel sendung sendungsnummer colis isbn issn ean gtin upc asin barcode sku serial seriennummer imei "
         "imsi iccid meid mac part_no part_number article artikel artikelnummer ticket case issue build version "
-        "ver release firmware revision rev commit hash sha sha1 sha256 md5 checksum timestamp epoch unix_time lot "
-        "batch charge ref reference referenz référence transaction_id transaction txn trace_id span_id request_id "
+        "ver release firmware kernel revision rev commit hash sha sha1 sha256 md5 checksum timestamp epoch unix_time "
+        "lot batch charge ref reference referenz référence transaction_id transaction txn trace_id span_id request_id "
         "session_id message_id order_id user_id uuid doi pmid arxiv patent protocolo seed offset bytes lines "
         "section chapter kapitel oid catalog catalogue model_no"
     ),
@@ -36,7 +40,7 @@ WORDS: Mapping[str, str] = {
         "carte_bancaire tarjeta cartão carta creditcardnummer kaart pan card_number cardnumber"
     ),
     "phone": (
-        "phone phones telephone telefon telefonnummer tel telefono teléfono téléphone tél telefone telefoon "
+        "phone phones fon telephone telefon telefonnummer tel telefono teléfono téléphone tél telefone telefoon "
         "telefoonnummer mobile mobil mobilnummer mobiltelefon cell cellphone cellulare celular fax call calling "
         "dial whatsapp sms text_me handy handynummer ruf rufnummer anruf anrufen portable móvil movil llama "
         "mobiel gsm phone_number reach_me ring hotline durchwahl numéro_de_téléphone phonenumber"
@@ -113,40 +117,41 @@ class CueWords:
     def tags_of(self, word: bytes) -> tuple[str, ...]:
         """The tags of a word as it was found."""
         found = word.decode("utf-8", "replace").lower()
-        for sign in " ._-":
-            found = found.replace(sign, "")
+        if not found.isalnum():
+            found = "".join(filter(str.isalnum, found))
         return self.tags.get(found, ())
 
 
 class Cues:
-    """The cues in one piece of text, found when the first number asks for them."""
+    """The cues in a part of a text."""
 
-    def __init__(self, words: CueWords, data: bytes) -> None:
+    def __init__(self, words: CueWords, data: bytes, first: int, last: int) -> None:
         self._data = data
         self._ends: list[int] = []
         self._starts: list[int] = []
         self._tags: list[tuple[str, ...]] = []
-        for found in words.pattern.finditer(data):
+        self._by_tag: dict[str, list[tuple[int, int]]] = {}
+        for found in words.pattern.finditer(data, first, last):
             start, end = found.span()
+            self._starts.append(start)
+            self._ends.append(end)
             tags = words.tags_of(data[start:end])
-            if tags:
-                self._starts.append(start)
-                self._ends.append(end)
-                self._tags.append(tags)
+            self._tags.append(tags)
+            for tag in tags:
+                self._by_tag.setdefault(tag, []).append((start, end))
 
-    def name(self, tags: tuple[str, ...], start: int, end: int, *, whole: bool = False) -> bool:
-        """A cue with one of `tags` stands shortly before `start` to `end`, or behind it on the same line.
-
-        `whole`: the span is a run of several numbers, and the cue may be in it or near to any.
-        """
-        if not self._ends:
+    def are_near(self, tag: str, start: int, end: int) -> bool:
+        """A cue with `tag` may be near enough to one of the numbers in the span: a first and fast question."""
+        found = self._by_tag.get(tag)
+        if not found:
             return False
-        if whole:
-            return any(
-                start - _BEFORE_BYTES <= behind <= end + _AFTER_BYTES + _LONGEST_WORD
-                and any(tag in tags for tag in found)
-                for behind, found in zip(self._ends, self._tags, strict=True)
-            )
+        index = bisect_left(found, start - _BEFORE_BYTES, key=_END)
+        return index < len(found) and found[index][0] <= end + _AFTER_BYTES
+
+    def name(self, tags: tuple[str, ...], start: int, end: int) -> bool:
+        """A cue with one of `tags` stands shortly before `start` to `end`, or behind it on the same line."""
+        if not any(self.are_near(tag, start, end) for tag in tags):
+            return False
         index = bisect_right(self._ends, start)
         for before in range(index - 1, -1, -1):
             if start - self._ends[before] > _BEFORE_BYTES:

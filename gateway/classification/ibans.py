@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-IBAN = r"(?i)\b[A-Z]{2}\d{2}(?:[ -]?[0-9A-Z]{4}){2,7}(?:[ -]?[0-9A-Z]{1,4})?\b"
+IBAN = r"(?i:\b[A-Z]{2}\d{2}(?:[ -]?[0-9A-Z]{4}){2,7}(?:[ -]?[0-9A-Z]{1,4})?\b)"
 """What may be one, and perhaps a word or two behind it."""
 
 LENGTHS: dict[str, int] = {

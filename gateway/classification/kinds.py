@@ -57,5 +57,5 @@ KINDS: tuple[KindFacts, ...] = (
 """Every kind; the table in the documentation is made from this."""
 
 
-LABELS: dict[str, tuple[str, ...]] = {facts.kind.value: facts.labels for facts in KINDS}
-"""The labels that each kind gives, by its name."""
+LABELS: dict[Kind, tuple[str, ...]] = {facts.kind: facts.labels for facts in KINDS}
+"""The labels that each kind gives."""

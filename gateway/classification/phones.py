@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+import re2
 from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
 
 LONGEST = 15
@@ -46,8 +47,13 @@ class NumberingPlans:
 
     def __init__(self) -> None:
         self._patterns: dict[str, tuple[re.Pattern[str], str]] = {}
+        dialled = []
         for region in _LIKELY_REGIONS:
-            self._plan(region)
+            pattern, prefix = self._plan(region)
+            optional = "?" if region in _WITHOUT_PREFIX else ""
+            dialled.append(f"(?:{prefix}){optional}(?:{pattern.pattern})")
+        # RE2 asks all of them at once.
+        self._dialled = re2.compile("|".join(dialled))
 
     def is_international(self, digits: str) -> bool:
         """`digits`, beginning with a country's code, are a number of that country."""
@@ -61,15 +67,16 @@ class NumberingPlans:
                     return True
         return False
 
-    def is_national(self, digits: str, *regions: str) -> bool:
-        """`digits` are a number as it is dialled in one of `regions`; of the likely ones when none is given."""
-        for region in regions or _LIKELY_REGIONS:
-            pattern, prefix = self._plan(region)
-            national = digits.removeprefix(prefix) if prefix else digits
-            without = not prefix or region in _WITHOUT_PREFIX
-            if (without or national != digits) and pattern.fullmatch(national):
-                return True
-        return False
+    def is_national(self, digits: str, region: str) -> bool:
+        """`digits` are a number as it is dialled in `region`."""
+        pattern, prefix = self._plan(region)
+        national = digits.removeprefix(prefix) if prefix else digits
+        without = not prefix or region in _WITHOUT_PREFIX
+        return (without or national != digits) and pattern.fullmatch(national) is not None
+
+    def is_dialled(self, digits: str) -> bool:
+        """`digits` are a number as it is dialled in one of the likely regions."""
+        return self._dialled.fullmatch(digits.encode()) is not None
 
     def _plan(self, region: str) -> tuple[re.Pattern[str], str]:
         known = self._patterns.get(region)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from gateway.classification.cues import Cues, CueWords
+from gateway.classification.cues import REACH_BYTES, Cues, CueWords
 
 PIECE_BYTES = 32 * 1024
 """Between two pieces the clock is asked: one takes about 0.2 ms when clean."""
 _OVERLAP_BYTES = 512
 """Longer than what is looked for, so that nothing is lost where pieces meet."""
+_FIRST_WIDTH_BYTES = 768
 _CHECKS_EACH_LOOK = 8
 
 
@@ -43,23 +44,19 @@ class Piece:
     def __init__(self, data: bytes, words: CueWords, clock: Clock) -> None:
         self.data = data
         self.clock = clock
-        self._taken: list[tuple[int, int]] = []
         self._words = words
         self._cues: Cues | None = None
+        self._first = self._last = 0
+        self._width = _FIRST_WIDTH_BYTES
 
-    def take(self, start: int, end: int) -> None:
-        """What stands there is known: the digits of an account number are no card."""
-        self._taken.append((start, end))
-
-    def is_taken(self, start: int, end: int) -> bool:
-        """The span touches one that was taken."""
-        return any(begin < end and start < behind for begin, behind in self._taken)
-
-    @property
-    def cues(self) -> Cues:
-        """Found when they are first asked for: most texts have no number that needs them."""
-        if self._cues is None:
-            self._cues = Cues(self._words, self.data)
+    def cues(self, start: int, end: int) -> Cues:
+        """The cues around the span. They are looked for where numbers ask for them: most of a text has none."""
+        first, last = max(0, start - REACH_BYTES), min(end + REACH_BYTES, len(self.data))
+        if self._cues is None or first < self._first or last > self._last:
+            # Twice as far each time: many numbers cost no more than reading the piece twice.
+            self._first, self._last = first, max(last, min(first + self._width, len(self.data)))
+            self._width *= 2
+            self._cues = Cues(self._words, self.data, self._first, self._last)
         return self._cues
 
 
