@@ -142,6 +142,8 @@ class RulesCompiler:
             primary=primary if spec.models else None,
             fallback=fallback,
             fallback_models=tuple(spec.fallback),
+            optimizes=optimize is not None,
+            prefix_affinity=spec.affinity == "prefix",
             # Without a word about it, the order in which models.yaml names them decides.
             weight_latency=optimize.latency if optimize else 1.0,
             weight_cost=optimize.cost if optimize else 0.0,

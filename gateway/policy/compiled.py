@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -106,6 +106,8 @@ class Lacking:
     """Neither audio, nor several answers, nor logprobs: the edge."""
     length: int
     """Not any length: their context is known, or is the edge's."""
+    contexts: tuple[int, ...]
+    """Of those that are not the edge's, the shortest first: a request's length is known by how many it passes."""
 
 
 def lacking(deployments: Iterable[Deployment]) -> Lacking:
@@ -117,6 +119,7 @@ def lacking(deployments: Iterable[Deployment]) -> Lacking:
         json_output=sum(bit for bit, deployment in bits if not deployment.json_output),
         plain_only=sum(bit for bit, deployment in bits if deployment.is_edge),
         length=sum(bit for bit, deployment in bits if deployment.is_edge or deployment.context_tokens is not None),
+        contexts=tuple(sorted({d.context_tokens for _, d in bits if d.context_tokens is not None and not d.is_edge})),
     )
 
 
@@ -151,6 +154,9 @@ class Route:
     """The deployments of `models`; None: those of the model that the client named."""
     fallback: tuple[Deployment, ...]
     fallback_models: tuple[str, ...]
+    optimizes: bool
+    """The route says `optimize`: predicted times count."""
+    prefix_affinity: bool
     weight_latency: float
     weight_cost: float
     objectives: Objectives
@@ -180,6 +186,28 @@ class TenantPolicy:
             return Found()
         read = texts_of(request)
         return self.classifier.classify(read.texts, unread=read.unread)
+
+
+_MOST_REMEMBERED = 4_096
+
+
+class Memo:
+    """What deciding has found out and need not find out again. It changes how long a decision takes, never which."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self) -> None:
+        self._found: dict[Hashable, object] = {}
+
+    def get(self, key: Hashable) -> object | None:
+        """What was remembered, None if nothing."""
+        return self._found.get(key)
+
+    def put(self, key: Hashable, found: object) -> None:
+        """Remember; when it is too much, forget everything."""
+        if len(self._found) >= _MOST_REMEMBERED:
+            self._found.clear()
+        self._found[key] = found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +243,8 @@ class CompiledPolicy:
     """The files that it was compiled from, by name, as they were then."""
     warnings: tuple[Mistake, ...] = ()
     """What is allowed and most likely not meant."""
+
+    memo: Memo = field(default_factory=Memo, init=False, compare=False, repr=False)
 
     def wanted(self, route: Route, named: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """What `route` prefers for a request that names the model of `named`, before anything is filtered."""

@@ -12,12 +12,13 @@ plain `True` inside a BOOL counts. It bounds expressions itself: 32 levels deep,
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from cel_expr_python import cel
 
+from gateway.policy.classes import key_readers
 from gateway.policy.facts import VARIABLES, Facts, Variable
 from gateway.policy.mistakes import suggestion
 from gateway.policy.syntax import Node, Unknown, read
@@ -183,9 +184,14 @@ class Conditions:
         # A variable can only be used by its last name; one too many only costs its binding.
         self._variables = tuple(v for v in VARIABLES if v.name.rpartition(".")[2] in mentioned)
         self._groups = groups(compiler.environment, conditions)
+        self._readers = key_readers(self.trees)
 
     def __len__(self) -> int:
         return self._size
+
+    def key(self, facts: Facts) -> tuple[Hashable, ...]:
+        """Equal for two requests only if every condition has the same outcome in both."""
+        return tuple([read(facts) for read in self._readers])
 
     def evaluate(self, facts: Facts) -> list[bool | None]:
         """The outcome of each condition, in order. Never raises: what goes wrong is None."""

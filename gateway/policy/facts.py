@@ -11,12 +11,13 @@ from typing import Literal
 
 import msgspec
 
+from gateway.inference.prediction import Prediction
 from gateway.inference.request import DraftWish
 
 _MOST_INT = 2**63 - 1
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The facts of one request. Immutable; equal facts under one policy give equal decisions."""
 
     tenant_name: str
@@ -53,6 +54,12 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     edge_wait_s: float = 0.0
     """How long a new request would wait at the edge until its prompt is read, in seconds."""
     draft: DraftWish | None = None
+    predicted: Mapping[str, Prediction] = {}
+    """By id of deployment; what is not in it was never asked."""
+    draw: float = 0.0
+    """From 0 to below 1, drawn for this request: which of those that are nearly equal is asked."""
+    prefix: int = 0
+    """A hash of the prompt's beginning, on routes with affinity for it; 0: none."""
 
 
 VariableType = Literal["string", "int", "double", "bool", "list(string)", "map(string, string)"]

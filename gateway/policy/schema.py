@@ -223,6 +223,7 @@ class RouteSpec(Spec):
     models: list[Name] = []
     optimize: OptimizeSpec | None = None
     objectives: ObjectivesSpec = ObjectivesSpec()
+    affinity: Literal["prefix"] | None = None
     fallback: list[Name] = []
     cache: CacheSpec | None = None
     retrieval: Any = None

@@ -90,9 +90,14 @@ def _lack(deployment: Deployment, facts: Facts) -> tuple[str, str]:
 
 
 def _is_too_long(deployment: Deployment, facts: Facts) -> bool:
-    if not deployment.is_edge:
-        context = deployment.context_tokens
-        return context is not None and facts.prompt_tokens + (facts.max_tokens or 1) > context
+    if deployment.is_edge:
+        return is_too_long_for_edge(deployment, facts)
+    context = deployment.context_tokens
+    return context is not None and facts.prompt_tokens + (facts.max_tokens or 1) > context
+
+
+def is_too_long_for_edge(edge: Deployment, facts: Facts) -> bool:
+    """Its prompt leaves no room in the edge's context."""
     # What the edge runs with is known better than what policy says; it shortens its answer to what is left.
-    known = [tokens for tokens in (deployment.context_tokens, facts.edge_context_tokens) if tokens]
+    known = [tokens for tokens in (edge.context_tokens, facts.edge_context_tokens) if tokens]
     return bool(known) and facts.prompt_tokens >= min(known)

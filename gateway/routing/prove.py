@@ -256,7 +256,7 @@ def _abilities(deployment: Deployment, way: Way) -> Iterable[tuple[Aspect, bool]
     return (
         ("request.tools", deployment.tools and way.role != "draft"),
         ("request.images", deployment.images and way.role != "draft"),
-        ("request.json_output", deployment.json_output and way.role != "draft"),
+        ("request.json_output", deployment.json_output),
         ("request.audio", plain),
         ("request.logprobs", plain),
     )

@@ -1,0 +1,18 @@
+"""What is expected of a deployment for one request, from what it did before."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one deployment, for prompts of about one length. Times are in seconds."""
+
+    first_token_s: float
+    """Until the first token, with what is in flight there now."""
+    per_token_s: float
+    """For each further token."""
+    in_flight_tokens: int = 0
+    """Prompt tokens of the requests that it is answering for this gateway."""
+    output_tokens: float | None = None
+    """How long its answers usually are; None: not known."""

@@ -1,0 +1,118 @@
+"""What of a decision is settled by the kind of request, before health and predictions are asked.
+
+Constraints, route, candidates and who was removed depend on nothing but how the conditions come out, the model, what the
+request needs, and which contexts it fits in. Requests are of few kinds, so that is worked out once for each and kept in
+the policy's memo; the key holds everything that it depends on.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from gateway.inference.deployment import Deployment
+from gateway.policy.compiled import CompiledPolicy, Constraint, Mode, Route
+from gateway.policy.facts import Facts
+from gateway.routing.candidates import Filter, is_too_long_for_edge
+from gateway.routing.decision import Removal
+from gateway.routing.rank import NONE, by_order, is_by_order
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """The part of a decision that all requests of one kind share."""
+
+    route: Route | None
+    """None: no route matches."""
+    reasons: tuple[str, ...]
+    passing: Filter
+    wanted: tuple[Deployment, ...] = ()
+    """What the route prefers and the filter left."""
+    fallback: tuple[Deployment, ...] = ()
+    removed: tuple[Removal, ...] = ()
+    in_order: tuple[Deployment, ...] | None = None
+    """All of them, best first, where nothing fails; None where ranking has to be asked."""
+    edge: tuple[Deployment, ...] = ()
+    """The edge, if the filter leaves it: what a spent budget may be left with."""
+
+
+def settle(policy: CompiledPolicy, facts: Facts) -> Settled:
+    """Constraints, route and candidates of the request, whose model is one of the policy's."""
+    key = _kind(policy, facts)
+    found = policy.memo.get(key)
+    if isinstance(found, Settled):
+        return found
+    settled = _settle(policy, facts)
+    policy.memo.put(key, settled)
+    return settled
+
+
+def _kind(policy: CompiledPolicy, facts: Facts) -> Hashable:
+    edge = policy.edge
+    return (
+        policy.conditions.key(facts),
+        facts.model,
+        facts.tools,
+        facts.images,
+        facts.json_output,
+        facts.audio,
+        facts.logprobs,
+        facts.n > 1,
+        bisect_left(policy.lacking.contexts, facts.prompt_tokens + (facts.max_tokens or 1)),
+        edge is not None and is_too_long_for_edge(edge, facts),
+    )
+
+
+def _settle(policy: CompiledPolicy, facts: Facts) -> Settled:
+    outcomes = policy.conditions.evaluate(facts)
+    applied, reasons = applied_constraints(policy, outcomes)
+    passing = Filter(policy, facts, applied)
+    route = _matching(policy, outcomes, reasons)
+    if route is None:
+        return Settled(route=None, reasons=tuple(reasons), passing=passing)
+    wanted = policy.wanted(route, policy.models[facts.model])
+    kept = passing.keep(wanted)
+    fallback = passing.keep([deployment for deployment in route.fallback if deployment not in wanted])
+    removed = tuple(passing.removed.values())
+    in_order = None
+    if is_by_order(route):
+        last = route.mode is not Mode.EDGE_ONLY
+        in_order = (*by_order(kept, NONE, edge_last=last), *by_order(fallback, NONE, edge_last=False))
+    return Settled(
+        route=route,
+        reasons=tuple(reasons),
+        passing=passing,
+        wanted=tuple(kept),
+        fallback=tuple(fallback),
+        removed=removed,
+        in_order=in_order,
+        edge=tuple(passing.keep(() if policy.edge is None else (policy.edge,))),
+    )
+
+
+def applied_constraints(policy: CompiledPolicy, outcomes: list[bool | None]) -> tuple[list[Constraint], list[str]]:
+    """The constraints that apply, and why: a condition that could not be evaluated applies its constraint."""
+    applied = [
+        constraint
+        for constraint in policy.constraints
+        if constraint.when is None or outcomes[constraint.when] is not False
+    ]
+    reasons = []
+    for constraint in applied:
+        unknown = constraint.when is not None and outcomes[constraint.when] is None
+        because = ": its condition could not be evaluated" if unknown else ""
+        reasons.append(f"constraint `{constraint.name}` applies{because}")
+    return applied, reasons
+
+
+def _matching(policy: CompiledPolicy, outcomes: list[bool | None], reasons: list[str]) -> Route | None:
+    for route in policy.routes:
+        when = route.when
+        outcome = when is None or outcomes[when]
+        if outcome:
+            reasons.append(f"route `{route.name}` is the first that matches")
+            return route
+        if outcome is None:
+            reasons.append(f"route `{route.name}` is passed over: its condition could not be evaluated")
+    return None
