@@ -25,9 +25,9 @@ class Dictionary:
         self._set = re2.Set.SearchSet(options)
         self._set.Add("")
         for label, listed in words.items():
-            spelled = {form for word in listed for form in _spellings(word)}
-            if spelled:
-                self._set.Add(f"(?i)(?:{'|'.join(sorted(spelled))})")
+            pattern = _pattern(listed)
+            if pattern:
+                self._set.Add(f"(?i){pattern}")
                 self.labels.append(label)
         self._set.Compile()
 
@@ -38,17 +38,21 @@ class Dictionary:
         return [self.labels[index - 1] for index in found if index] if 0 in found else None
 
 
-def _spellings(word: str) -> Iterable[str]:
-    """Patterns for both of Unicode's ways to write letters with accents, any space being any white space."""
-    for form in ("NFC", "NFD"):
-        parts = unicodedata.normalize(form, word).split()
-        if parts:
-            pattern = r"\s+".join(re2.escape(part) for part in parts)
-            yield _bound(parts[0][0], "^") + pattern + _bound(parts[-1][-1], "$")
+def _pattern(words: Iterable[str]) -> str:
+    """One pattern for all of them. Words that are bounded alike stand together: a bound is large in RE2."""
+    alike: dict[tuple[str, str], set[str]] = {}
+    for word in words:
+        # Both of Unicode's ways to write letters with accents; any space stands for any white space.
+        for form in ("NFC", "NFD"):
+            parts = unicodedata.normalize(form, word).split()
+            if parts:
+                bounds = _bound(parts[0][0], "^"), _bound(parts[-1][-1], "$")
+                alike.setdefault(bounds, set()).add(r"\s+".join(re2.escape(part) for part in parts))
+    return "|".join(f"{before}(?:{'|'.join(sorted(some))}){after}" for (before, after), some in alike.items())
 
 
 def _bound(letter: str, edge: str) -> str:
     """What keeps a word from being found inside another; scripts without spaces have nothing there."""
-    if not letter.isalnum() or unicodedata.name(letter, "").startswith(_UNSPACED):
+    if not (letter.isalnum() or unicodedata.combining(letter)) or unicodedata.name(letter, "").startswith(_UNSPACED):
         return ""
     return rf"(?:{edge}|[^\pL\pN\pM_])"

@@ -120,9 +120,7 @@ class Numbers:
                     yield from self._in_run(piece, *inner.span())
 
     def _in_run(self, piece: Piece, start: int, end: int) -> Iterator[Kind]:
-        if len(piece.data[start:end].translate(None, _SIGNS)) < _FEWEST_DIGITS and self._is_too_short(
-            piece, start, end
-        ):
+        if self._is_too_short(piece, start, end):
             return
         run = Run(piece, start, end)
         index, groups = int(run.begins_inside), len(run.digits)
@@ -131,11 +129,15 @@ class Numbers:
             kind, index = self._at(run, index)
             if kind is not None:
                 yield kind
+            elif index < groups and self._is_too_short(piece, run.starts[index], end):
+                return
 
     @staticmethod
     def _is_too_short(piece: Piece, start: int, end: int) -> bool:
         """For everything but addresses and phone numbers that are named as such: a date, an amount, a counter."""
         data = piece.data
+        if len(data[start:end].translate(None, _SIGNS)) >= _FEWEST_DIGITS:
+            return False
         if data.count(b".", start, end) == _OCTETS - 1 or data[max(0, start - 1) : start] in _PLUS:
             return False
         return not piece.cues(start, end).are_near("phone", start, end)
