@@ -206,8 +206,12 @@ class Memo:
     def put(self, key: Hashable, found: object) -> None:
         """Remember; when it is too much, forget everything."""
         if len(self._found) >= _MOST_REMEMBERED:
-            self._found.clear()
+            self.forget()
         self._found[key] = found
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._found.clear()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

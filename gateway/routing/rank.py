@@ -85,7 +85,7 @@ def _scores(deployments: Sequence[Deployment], route: Route, facts: Facts) -> li
         scale = route.weight_latency / (max(seconds) or 1.0)
         scores = [scale * taken for taken in seconds]
     if route.weight_cost:
-        costs = [expected_cost(deployment, facts) for deployment in deployments]
+        costs = _expected_costs(deployments, facts)
         per_cost = route.weight_cost / (max(costs) or 1)
         scores = [score + per_cost * cost for score, cost in zip(scores, costs, strict=True)]
     most = route.objectives.cost_per_request_nanousd
@@ -96,6 +96,16 @@ def _scores(deployments: Sequence[Deployment], route: Route, facts: Facts) -> li
             for score, deployment in zip(scores, deployments, strict=True)
         ]
     return scores
+
+
+def _expected_costs(deployments: Sequence[Deployment], facts: Facts) -> Sequence[float]:
+    if facts.predicted:
+        return [expected_cost(deployment, facts) for deployment in deployments]
+    prompt_tokens, most = facts.prompt_tokens, facts.max_tokens
+    return [  # as `worst_cost`, without a call for each of what may be a hundred
+        (price := at.price).input_nanousd * prompt_tokens + price.output_nanousd * (most or at.max_output_tokens)
+        for at in deployments
+    ]
 
 
 def _seconds(deployments: Sequence[Deployment], facts: Facts) -> list[float] | None:

@@ -1,8 +1,8 @@
 """What of a decision is settled by the kind of request, before health and predictions are asked.
 
-Constraints, route, candidates and who was removed depend on nothing but how the conditions come out, the model, what the
-request needs, and which contexts it fits in. Requests are of few kinds, so that is worked out once for each and kept in
-the policy's memo; the key holds everything that it depends on.
+Constraints, route, candidates and who was removed depend on nothing but how the conditions come out, the model, what
+the request needs, and which contexts it fits in. Requests are of few kinds, so that is worked out once for each and
+kept in the policy's memo; the key holds everything that it depends on.
 """
 
 from __future__ import annotations

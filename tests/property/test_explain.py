@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 
@@ -41,6 +42,17 @@ def test_explain_and_the_data_plane_agree_in_every_field(tmp_path):
         _agree(as_json(told), decided)
         refused += decided.refusal is not None
     assert 0.02 * REQUESTS < refused < 0.5 * REQUESTS
+
+
+def test_what_deciding_remembers_changes_no_decision(tmp_path):
+    """A policy that has decided thousands of requests decides the next as one that was just loaded would."""
+    chance = random.Random(8)
+    for policy in (loaded(tmp_path), *(load_policy(folder, {}) for folder in sorted(EXAMPLES.iterdir()))):
+        asked = [random_facts(chance, policy) for _ in range(400)]
+        for facts in (*asked, *asked):
+            used, fresh = decide(policy, facts), decide(dataclasses.replace(policy), facts)
+            assert (str(used.refusal), type(used.refusal)) == (str(fresh.refusal), type(fresh.refusal))
+            assert msgspec.structs.replace(used, refusal=None) == msgspec.structs.replace(fresh, refusal=None)
 
 
 def _agree(shown, decided) -> None:
