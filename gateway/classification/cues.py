@@ -31,7 +31,7 @@ WORDS: Mapping[str, str] = {
         "parcel sendung sendungsnummer colis isbn issn ean gtin upc asin barcode sku serial seriennummer imei "
         "imsi iccid meid mac part_no part_number article artikel artikelnummer ticket case issue build version "
         "ver release firmware kernel revision rev commit hash sha sha1 sha256 md5 checksum timestamp epoch unix_time "
-        "lot batch charge ref reference referenz référence transaction_id transaction txn trace_id span_id request_id "
+        "lot batch ref reference referenz référence transaction_id transaction txn trace_id span_id request_id "
         "session_id message_id order_id user_id uuid doi pmid arxiv patent protocolo seed offset bytes lines "
         "section chapter kapitel oid catalog catalogue model_no"
     ),

@@ -69,11 +69,13 @@ class Rule(msgspec.Struct, frozen=True):
     kind: Kind
     check: Callable[[str], bool]
     tags: tuple[str, ...] = ()
+    firm: bool = False
+    """No word before it can say that it is something else: form and check are those of nothing else."""
 
 
 def rules_by_form(plans: NumberingPlans) -> dict[str, tuple[Rule, ...]]:
     """Every rule, by the form that it is for; those that need no word come first."""
-    rules: dict[str, list[Rule]] = {form: [Rule(Kind.CARD, is_card)] for form in _CARD_FORMS}
+    rules: dict[str, list[Rule]] = {form: [Rule(Kind.CARD, is_card, firm=len(form) > 2)] for form in _CARD_FORMS}
     rules["14"] = [Rule(Kind.CARD, is_card, ("card",))]
     for form in _US_FORMS:
         rules.setdefault(form, []).append(Rule(Kind.PHONE, lambda digits: plans.is_national(digits, "US")))
@@ -182,7 +184,9 @@ class Numbers:
                 # The cheaper question first: words are found once a piece, checks take microseconds.
                 if rule.tags and not run.cues.name(rule.tags, start, end):
                     continue
-                if rule.check(digits) and (rule.tags or not (run.is_marked(first) or run.cues.refuse(start))):
+                if rule.check(digits) and (
+                    rule.tags or rule.firm or not (run.is_marked(first) or run.cues.refuse(start))
+                ):
                     return rule.kind, last
         return None, first
 

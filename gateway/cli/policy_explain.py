@@ -73,7 +73,7 @@ def explain(
 
     loaded = load(policies)
     who = _tenant(loaded, tenant)
-    request = _request(prompt)
+    request = _request(prompt, also)
     found = loaded.tenants[who].found_in(request)
     facts = Facts(
         tenant_name=who,
@@ -160,8 +160,8 @@ def _labels(
         raise click.UsageError(f"--label: {problem.message}") from None
 
 
-def _request(prompt: str) -> InferenceRequest:
-    """A chat with this one message, as the gateway would have read it."""
+def _request(prompt: str, also: tuple[str, ...]) -> InferenceRequest:
+    """A chat with this one message, and images and audio beside it, as the gateway would have read it."""
     import msgspec
 
     from gateway.inference.request import InferenceRequest, Message
@@ -172,6 +172,8 @@ def _request(prompt: str) -> InferenceRequest:
         model="",
         messages=(Message("user", text),),
         fields={"messages": msgspec.Raw(msgspec.json.encode([{"role": "user", "content": text}]))},
+        images=int("images" in also),
+        audio=int("audio" in also),
         prompt_bytes=len(text.encode()),
     )
 

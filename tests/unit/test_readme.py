@@ -13,6 +13,7 @@ import click
 import pytest
 import yaml
 
+from gateway.classification.kinds import KINDS
 from gateway.cli.main import firstdraft
 from gateway.policy.facts import VARIABLES
 from gateway.policy.load import load_policy
@@ -54,9 +55,16 @@ def variable_rows():
         yield f"| `{variable.name}` | {variable.type} | {variable.meaning} |"
 
 
-@pytest.mark.parametrize("rows", [settings_rows, variable_rows])
+def kind_rows():
+    """The table of what the classifier finds, as the README has to have it."""
+    for facts in KINDS:
+        labels = ", ".join(f"`{label}`" for label in facts.labels)
+        yield f"| `{facts.kind}` | {labels} | {facts.means} |"
+
+
+@pytest.mark.parametrize("rows", [settings_rows, variable_rows, kind_rows])
 def test_tables(rows):
-    """The tables of settings and of CEL variables are exactly what the code has."""
+    """The tables of settings, of CEL variables and of kinds of data are exactly what the code has."""
     expected = "\n".join(rows())
     assert expected in README, f"the table in README.md has to be:\n{expected}"
 

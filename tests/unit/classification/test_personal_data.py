@@ -42,6 +42,17 @@ def test_the_set_is_large_and_has_traps(lines):
     assert sum(not kinds for _, kinds in lines) >= len(lines) / 3
 
 
+def test_the_documentation_has_what_is_measured(lines):
+    """The table in the README is that of the lines and of what is asserted here."""
+    readme = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
+    counts = Counter(kind for _, kinds in lines for kind in kinds)
+    for kind, (precision, recall) in LEAST.items():
+        assert f"| {kind} | {counts[kind]} | {precision:.2f} | {recall:.2f} |" in readme
+    traps = sum(not kinds for _, kinds in lines)
+    assert f"On {len(lines)} lines" in readme
+    assert f"{traps} of them traps" in readme
+
+
 def test_precision_and_recall(lines, classifier):
     """Each kind is found, and nothing is taken for it, at least as often as the documentation says."""
     right, wrong, missed = Counter(), Counter(), Counter()
