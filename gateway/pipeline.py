@@ -8,13 +8,16 @@ here and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from gateway.admission import again, charge, charge_again, is_clamped, needed, worst_case
+from gateway.backends.observed import Observed
 from gateway.backends.pool import Backends
 from gateway.budgets.claim import Hold
 from gateway.budgets.ledger import Ledger
@@ -102,6 +105,7 @@ class Pipeline:
         self._edge = edge
         self._decisions = decisions
         self._recorder: Recorder | None = None
+        self._observed = Observed(time.monotonic)
 
     async def run(self, exchange: Exchange, emit: Emit) -> None:
         """Answer one request; its events go to `emit`.
@@ -140,6 +144,7 @@ class Pipeline:
             found=self._found(exchange),
         )
         record.labels = tuple(sorted(named))
+        self._observed.expect(exchange.policy.expected)
         facts = self._facts(exchange, named)
         decision = decide(exchange.policy, facts)
         self._record(exchange.policy, facts)
@@ -203,6 +208,9 @@ class Pipeline:
             edge_context_tokens=0 if edge is None else edge.n_ctx,
             edge_wait_s=0.0 if self._edge is None else self._edge.wait_s,
             draft=request.draft,
+            predicted=self._observed.predictions(input_tokens_estimate(request)),
+            draw=random.random(),  # noqa: S311 - which of two equals is asked is no secret
+            prefix=_prefix_of(request),
         )
 
     # --- cache ------------------------------------------------------------------------------------------------
@@ -424,6 +432,7 @@ class Pipeline:
             tenant=exchange.identity.tenant.name,
             traceparent=exchange.traceparent,
             backends=self._backends,
+            observed=self._observed,
             record=exchange.record,
             extend_hold=extend_hold,
             started=exchange.started,
@@ -433,6 +442,16 @@ class Pipeline:
             background=exchange.record.cache == "refresh",
             headers=exchange.headers,
         )
+
+
+_PREFIX_CHARACTERS = 2_000
+"""Of the first two messages: the instructions that many requests share. What backends keep begins with them."""
+
+
+def _prefix_of(request: InferenceRequest) -> int:
+    """A hash of how the prompt begins; never 0."""
+    beginning = "\0".join(message.text[:_PREFIX_CHARACTERS] for message in request.messages[:2])
+    return zlib.crc32(beginning.encode("utf-8", "surrogatepass")) or 1
 
 
 class _Passage:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 
 from gateway.backends.call import Call
+from gateway.backends.observed import Begun
 from gateway.errors import (
     BackendCut,
     BackendError,
@@ -32,7 +33,7 @@ from gateway.inference.events import (
     UsageReported,
     WholeAnswer,
 )
-from gateway.inference.usage import Usage, input_tokens_charged, output_tokens_estimate
+from gateway.inference.usage import Usage, input_tokens_charged, input_tokens_estimate, output_tokens_estimate
 from gateway.modes.plan import Plan
 from gateway.telemetry.record import AttemptRecord
 
@@ -81,6 +82,8 @@ class _Attempt:
         self._content_bytes = 0
         self._usage_told = False
         self._first: float | None = None
+        self._begun: Begun | None = None
+        self._begun_at = 0.0
 
     async def run(self) -> None:
         plan, record = self._plan, self._record
@@ -96,6 +99,9 @@ class _Attempt:
             background=plan.background,
             traceparent=plan.traceparent,
         )
+        if plan.observed is not None:
+            self._begun_at = plan.elapsed_s()
+            self._begun = plan.observed.begun(self._deployment.id, input_tokens_estimate(plan.request))
         try:
             await plan.backends.client(self._deployment.backend).answer(call, self._pass_on)
             if not self._usage_told:
@@ -110,6 +116,7 @@ class _Attempt:
             raise
         finally:
             self._settle()
+            self._observe()
 
     async def _pass_on(self, event: Event) -> None:
         match event:
@@ -146,6 +153,18 @@ class _Attempt:
         for waiting in self._waiting:
             await self._emit(waiting)
         self._waiting.clear()
+
+    def _observe(self) -> None:
+        """Tell how long it took: of what ended well, or far enough to have begun."""
+        observed, begun, first = self._plan.observed, self._begun, self._first
+        if observed is None or begun is None:
+            return
+        tokens = self._record.output_tokens if self._record.outcome == "ok" else 0
+        per_token_s = None
+        if first is not None and tokens > 1:
+            per_token_s = (self._plan.elapsed_s() - first) / (tokens - 1)
+        first_token_s = None if first is None else first - self._begun_at
+        observed.ended(begun, first_token_s=first_token_s, per_token_s=per_token_s, output_tokens=tokens or None)
 
     def _estimate(self) -> Usage:
         return Usage(

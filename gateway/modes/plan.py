@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from gateway.backends.observed import Observed
 from gateway.backends.pool import Backends
 from gateway.inference.deployment import Deployment
 from gateway.inference.request import InferenceRequest
@@ -37,6 +38,8 @@ class Plan:
     record: RequestRecord
     started: float
     """`loop.time()` at the request's arrival, in seconds."""
+    observed: Observed | None = None
+    """Is told how long attempts take."""
     deadline: float
     """`loop.time()` at which the whole request is given up, in seconds."""
     draft_within_s: float | None = None

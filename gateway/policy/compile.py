@@ -54,6 +54,7 @@ def compile_policy(document: Document, environment: Environment, mistakes: Mista
         edge=places.edge,
         edge_model=places.edge_model,
         positions={name: position for position, name in enumerate(places.deployments)},
+        expected=places.expected,
         lacking=lacking(places.deployments.values()),
         places={name: _place(deployment) for name, deployment in places.deployments.items()},
         watched=frozenset(environment.files),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
 from gateway.inference.deployment import FREE, Backend, Deployment, Price, Secret, Timeouts
+from gateway.inference.prediction import Prediction
 from gateway.policy.document import Document
 from gateway.policy.environment import Environment
 from gateway.policy.mistakes import Mistakes, suggestion
@@ -26,6 +27,8 @@ class Places:
     models: dict[str, tuple[Deployment, ...]] = field(default_factory=dict)
     edge: Deployment | None = None
     edge_model: str | None = None
+    expected: dict[str, Prediction] = field(default_factory=dict)
+    """By id of deployment, what `expect` says."""
     edge_named: bool = False
     """There is an edge backend, or a broken one that may have been meant for it."""
 
@@ -144,6 +147,9 @@ class PlacesCompiler:
             images=spec.images and not edge,
             json_output=spec.json_output and (not edge or "json_output" in spec.model_fields_set),
         )
+        if spec.expect is not None:
+            expected = Prediction(first_token_s=spec.expect.first_token, per_token_s=spec.expect.per_token)
+            places.expected[deployment.id] = expected
         known_one = places.deployments.setdefault(deployment.id, deployment)
         if known_one != deployment:
             self._add(path, f"`{deployment.id}` is described differently in another place; say the same in both")

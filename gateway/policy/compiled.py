@@ -14,6 +14,7 @@ from gateway.classification.classifier import Classifier, Found
 from gateway.classification.texts import texts_of
 from gateway.errors import Mistake
 from gateway.inference.deployment import Backend, Deployment
+from gateway.inference.prediction import Prediction
 from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.policy.expressions import Condition, Conditions
 from gateway.tenants.tenant import Tenant
@@ -239,6 +240,8 @@ class CompiledPolicy:
     positions: dict[str, int]
     """Deployment id -> its bit in `Constraint.allowed` and in `lacking`."""
     lacking: Lacking
+    expected: Mapping[str, Prediction] = field(default_factory=dict)
+    """By id of deployment: how fast policy expects it to be."""
     places: dict[str, str] = field(default_factory=dict)
     """Deployment id -> it and where it is, as it stands in the keys of cached answers."""
     watched: frozenset[Path] = field(default=frozenset())

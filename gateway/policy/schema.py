@@ -121,6 +121,13 @@ def _price(value: object) -> object:
     return value
 
 
+class ExpectSpec(Spec):
+    """How fast a deployment is expected to be, until it has been measured. In seconds."""
+
+    first_token: Seconds
+    per_token: Seconds
+
+
 class DeploymentSpec(Spec):
     """One model on one backend."""
 
@@ -132,6 +139,7 @@ class DeploymentSpec(Spec):
     tools: Flag = True
     images: Flag = True
     json_output: Flag = True
+    expect: ExpectSpec | None = None
 
 
 class RequireSpec(Spec):

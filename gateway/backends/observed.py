@@ -1,0 +1,170 @@
+"""What deployments did lately, as predictions for the next request. Pure but for the clock that it is given.
+
+For each deployment and each of a few lengths of prompts: the time to the first token and the time for each further one,
+as moving averages that rise at once and fall slowly (as "peak EWMA" in Finagle's load balancer does: a slow answer is
+news, a quick one may be luck). A deployment that nobody asks drifts back to what policy expects of it, or else to the
+best that it was seen to do, so that it is tried again. What was measured with some load in flight is scaled to the load
+that there is now.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from gateway.inference.prediction import Prediction
+
+_LENGTHS = (256, 1_024, 4_096, 16_384)
+"""Prompt tokens up to which prompts are of one kind; longer ones are the last kind."""
+_RISE, _FALL, _SLOW = 0.5, 0.15, 0.05
+"""Weight of a new value over the average, under it, and in averages that only say what is usual."""
+_HALF_LIFE_S = 20.0
+"""After which half of the distance to what is expected is gone, while nobody asks."""
+_REFRESH_S = 0.25
+_SOME_TOKENS = 2_000.0
+"""In flight, at which load begins to matter."""
+_LEAST_SCALE, _MOST_SCALE = 0.5, 4.0
+
+
+@dataclass(slots=True)
+class _Average:
+    """A value that rises at once and falls slowly, and the least that it was."""
+
+    value: float
+    least: float
+    load: float
+    """Tokens that usually were in flight when it was measured."""
+    at: float
+
+    def add(self, value: float, load: float, now: float) -> None:
+        self.value += (_RISE if value > self.value else _FALL) * (value - self.value)
+        self.least = min(value, self.least + _SLOW * (value - self.least))
+        self.load += _FALL * (load - self.load)
+        self.at = now
+
+    def now(self, now: float, expected: float | None) -> float:
+        """The value, on its way back to what is expected since it was last measured."""
+        rest = min(self.value, self.least if expected is None else expected)
+        left = math.pow(0.5, max(0.0, now - self.at) / _HALF_LIFE_S)
+        return rest + (self.value - rest) * left
+
+
+@dataclass(slots=True)
+class _Deployment:
+    first_token: dict[int, _Average] = field(default_factory=dict)
+    """By the place of the prompt's length in `_LENGTHS`."""
+    per_token: _Average | None = None
+    output_tokens: float | None = None
+    in_flight_tokens: int = 0
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """An attempt that is under way: what `ended` needs to know of it."""
+
+    deployment: str
+    prompt_tokens: int
+    in_flight_tokens: int
+    """Of others, when it began."""
+
+
+class Observed:
+    """Takes the times of attempts, gives predictions. One for each worker.
+
+    Args:
+        clock: seconds that only grow, as `time.monotonic`.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._deployments: dict[str, _Deployment] = {}
+        self._expected: Mapping[str, Prediction] = {}
+        self._made: dict[int, tuple[float, dict[str, Prediction]]] = {}
+
+    def expect(self, expected: Mapping[str, Prediction]) -> None:
+        """What policy says of deployments: the prediction until there are measurements."""
+        if expected is not self._expected:
+            self._expected = expected
+            self._made.clear()
+
+    def begun(self, deployment: str, prompt_tokens: int) -> Begun:
+        """An attempt begins."""
+        found = self._deployments.setdefault(deployment, _Deployment())
+        attempt = Begun(deployment, prompt_tokens, found.in_flight_tokens)
+        found.in_flight_tokens += prompt_tokens
+        self._renew(deployment)
+        return attempt
+
+    def ended(
+        self, attempt: Begun, *, first_token_s: float | None, per_token_s: float | None, output_tokens: int | None
+    ) -> None:
+        """It is over, however that came; None for what was not measured."""
+        found, now = self._deployments[attempt.deployment], self._clock()
+        found.in_flight_tokens = max(0, found.in_flight_tokens - attempt.prompt_tokens)
+        if first_token_s is not None:
+            kind = bisect_left(_LENGTHS, attempt.prompt_tokens)
+            average = found.first_token.get(kind)
+            if average is None:
+                load = float(attempt.in_flight_tokens)
+                found.first_token[kind] = _Average(first_token_s, first_token_s, load, now)
+            else:
+                average.add(first_token_s, attempt.in_flight_tokens, now)
+        if per_token_s is not None:
+            if found.per_token is None:
+                found.per_token = _Average(per_token_s, per_token_s, 0.0, now)
+            else:
+                found.per_token.add(per_token_s, 0.0, now)
+        if output_tokens:
+            usual = found.output_tokens
+            found.output_tokens = output_tokens if usual is None else usual + _SLOW * (output_tokens - usual)
+        self._renew(attempt.deployment)
+
+    def predictions(self, prompt_tokens: int) -> Mapping[str, Prediction]:
+        """For a prompt of this length, by deployment. The mapping never changes; a newer one takes its place."""
+        kind, now = bisect_left(_LENGTHS, prompt_tokens), self._clock()
+        made = self._made.get(kind)
+        if made is None or now - made[0] > _REFRESH_S:
+            names = self._deployments.keys() | self._expected.keys()
+            found = {name: predicted for name in names if (predicted := self._predict(name, kind, now))}
+            made = self._made[kind] = (now, found)
+        return made[1]
+
+    def _renew(self, name: str) -> None:
+        """One deployment's numbers are others now; the rest of what was made stays."""
+        for kind, (at, found) in self._made.items():
+            predicted = self._predict(name, kind, self._clock())
+            if predicted is not None:
+                self._made[kind] = (at, {**found, name: predicted})
+
+    def _predict(self, name: str, kind: int, now: float) -> Prediction | None:
+        expected, found = self._expected.get(name), self._deployments.get(name)
+        average = None if found is None else _nearest(found.first_token, kind)
+        if found is None or average is None:
+            if expected is None or found is None:
+                return expected
+            first_s = expected.first_token_s * _scale(found.in_flight_tokens, 0.0)
+        else:
+            first_s = average.now(now, None if expected is None else expected.first_token_s)
+            first_s *= _scale(found.in_flight_tokens, average.load)
+        per_s = expected.per_token_s if expected is not None else 0.0
+        if found.per_token is not None:
+            per_s = found.per_token.now(now, None if expected is None else per_s)
+        return Prediction(
+            first_token_s=first_s,
+            per_token_s=per_s,
+            in_flight_tokens=found.in_flight_tokens,
+            output_tokens=found.output_tokens,
+        )
+
+
+def _nearest(averages: Mapping[int, _Average], kind: int) -> _Average | None:
+    """The average of this kind of prompt, else of the kind that is nearest in length."""
+    return averages[min(averages, key=lambda other: abs(other - kind))] if averages else None
+
+
+def _scale(load_now: float, load_then: float) -> float:
+    """How much longer it takes with what is in flight now than with what was when it was measured."""
+    return min(_MOST_SCALE, max(_LEAST_SCALE, (_SOME_TOKENS + load_now) / (_SOME_TOKENS + load_then)))
