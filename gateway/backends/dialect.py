@@ -10,6 +10,7 @@ from typing import Protocol
 from gateway.inference.deployment import Deployment
 from gateway.inference.events import Emit, Event, WholeAnswer
 from gateway.inference.request import InferenceRequest, Surface
+from gateway.wire import openai_completions, openai_embeddings
 from gateway.wire.openai_chat import StreamDecoder, decode_answer, encode_request
 from gateway.wire.openai_chat_canonical import CanonicalAnswer
 from gateway.wire.openai_chat_write import write_request
@@ -43,7 +44,20 @@ class Dialect:
 _CHAT = Dialect(path="/chat/completions", encode=encode_request)
 _THROUGH_CHAT = Dialect(path="/chat/completions", encode=write_request, translates=True)
 
-_OPENAI: Mapping[Surface, Dialect] = MappingProxyType({"chat": _CHAT})
+_OPENAI: Mapping[Surface, Dialect] = MappingProxyType(
+    {
+        "chat": _CHAT,
+        "completions": Dialect(
+            path="/completions",
+            encode=encode_request,
+            decode=openai_completions.decode_completion,
+            decoder=openai_completions.stream_decoder,
+        ),
+        "embeddings": Dialect(
+            path="/embeddings", encode=openai_embeddings.encode_request, decode=openai_embeddings.decode_answer
+        ),
+    }
+)
 
 
 def openai_dialect(surface: Surface) -> Dialect:

@@ -17,7 +17,7 @@ from gateway.inference.conversation import Conversation, OutputFormat, Tool, Too
 from gateway.inference.request import InferenceRequest, Sampling
 from gateway.wire.anthropic_messages_turns import Turns
 from gateway.wire.fields import RAW_FIELDS, draft_wish, object_of, refuse_lookalikes, text_of, typed
-from gateway.wire.flattened import flatten
+from gateway.wire.flattened import flatten, schema_text
 from gateway.wire.json_body import read_object
 
 _ENCODER = msgspec.json.Encoder()
@@ -39,6 +39,7 @@ class _Body(msgspec.Struct):
     stream: bool | None = None
     temperature: Annotated[float, Meta(ge=0, le=1)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     stop_sequences: Annotated[list[Annotated[str, Meta(max_length=4096)]], Meta(max_length=64)] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: dict[str, Any] | None = None
@@ -90,9 +91,12 @@ def decode_count_request(body: bytes) -> InferenceRequest:
         include_usage=True,
         max_tokens=read.max_tokens,
         max_tokens_field="max_tokens",
-        sampling=Sampling(temperature=read.temperature, top_p=read.top_p, stop=tuple(read.stop_sequences or ())),
+        sampling=Sampling(
+            temperature=read.temperature, top_p=read.top_p, top_k=read.top_k, stop=tuple(read.stop_sequences or ())
+        ),
         tools=bool(read.tools),
         json_output=conversation.output is not None,
+        json_schema=schema_text(conversation.output),
         images=flat.images,
         draft=wish,
         metadata={key: text for key, text in metadata.items() if isinstance(text, str)},

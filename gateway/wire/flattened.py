@@ -12,6 +12,7 @@ from gateway.inference.conversation import (
     Conversation,
     File,
     Image,
+    OutputFormat,
     Part,
     Reasoning,
     Refusal,
@@ -48,6 +49,13 @@ def flatten(conversation: Conversation) -> Flattened:
     if conversation.output is not None:
         size += len(_ENCODER.encode(conversation.output))
     return Flattened(messages, size, sum(isinstance(part, Image | File) for part in parts))
+
+
+def schema_text(output: OutputFormat | None) -> str:
+    """The JSON schema that the answer has to follow, as text; empty where none is asked for."""
+    if output is None:
+        return ""
+    return _ENCODER.encode({"type": "object"} if output.schema is None else output.schema).decode()
 
 
 def _message(turn: Turn) -> Message:

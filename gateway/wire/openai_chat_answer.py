@@ -6,6 +6,7 @@ and an answer that a client would have understood must not break here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -73,24 +74,28 @@ class Content(msgspec.Struct, gc=False):
         return total
 
 
-class _Choice(msgspec.Struct):
+class AnswerChoice(msgspec.Struct):
+    """One of the answers."""
+
     message: Content | None = None
     finish_reason: str | None = None
     index: int = 0
 
 
-class _Answer(msgspec.Struct):
-    choices: list[_Choice] | None = None
+class Answer(msgspec.Struct):
+    """A body, as far as it is read."""
+
+    choices: list[AnswerChoice] | None = None
     usage: Any = None
     error: Any = None
     object: Any = None
 
 
-_ANSWER = msgspec.json.Decoder(_Answer)
+_ANSWER = msgspec.json.Decoder(Answer)
 
 
-def decode_answer(body: bytes, *, deployment: str) -> WholeAnswer:
-    """The answer in a backend's body.
+def decode_answer(body: bytes, *, deployment: str, read: Callable[[bytes], Answer] = _ANSWER.decode) -> WholeAnswer:
+    """The answer in a backend's body, which `read` reads.
 
     Raises:
         BackendRefused: the body is an error object.
@@ -100,7 +105,7 @@ def decode_answer(body: bytes, *, deployment: str) -> WholeAnswer:
     if not body.strip():
         raise BackendBroken(f"{deployment} answered with an empty body", deployment=deployment)
     try:
-        answer = _ANSWER.decode(body)
+        answer = read(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         message = f"{deployment} answered something that is not a chat completion: {error}"
         raise BackendBroken(message, deployment=deployment) from None

@@ -58,6 +58,8 @@ _IDENTIFIED = msgspec.json.Decoder(_Identified)
 class StreamEncoder:
     """Writes one streamed answer."""
 
+    kind = "chat.completion.chunk"
+
     def __init__(
         self, *, request: InferenceRequest, response_id: str, created: int, model: str, wish: DraftWish
     ) -> None:
@@ -160,10 +162,13 @@ class StreamEncoder:
     def _chunk(
         self, delta: dict[str, Any], *, finish_reason: str | None = None, draft: dict[str, Any] | None = None
     ) -> bytes:
-        chunk = {**self._head(), "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}
+        chunk = {**self._head(), "choices": [self._choice(delta, finish_reason)]}
         if draft is not None:
             chunk["draft"] = draft
         return frame(_ENCODER.encode(chunk))
+
+    def _choice(self, delta: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
+        return {"index": 0, "delta": delta, "finish_reason": finish_reason}
 
     def _head(self) -> dict[str, Any]:
         if not self._id_shown:
@@ -172,7 +177,7 @@ class StreamEncoder:
                 self._response_id = _id_of(self._first_relayed) or self._response_id
         return {
             "id": self._response_id,
-            "object": "chat.completion.chunk",
+            "object": self.kind,
             "created": self._created,
             "model": self._model,
         }
@@ -180,6 +185,8 @@ class StreamEncoder:
 
 class AnswerEncoder:
     """Collects the events of an answer that is not streamed, and writes it."""
+
+    kind = "chat.completion"
 
     def __init__(
         self, *, request: InferenceRequest, response_id: str, created: int, model: str, wish: DraftWish
@@ -222,6 +229,18 @@ class AnswerEncoder:
         collected = self._collected
         if collected.finished is None:
             raise InternalError("the answer ended without a finish reason")
+        answer: dict[str, Any] = {
+            "id": self._response_id,
+            "object": self.kind,
+            "created": self._created,
+            "model": self._model,
+            "choices": [self._choice(collected, collected.finished.reason)],
+        }
+        if collected.usage is not None:
+            answer["usage"] = encode_usage(collected.usage)
+        return answer
+
+    def _choice(self, collected: Collected, finish_reason: str) -> dict[str, Any]:
         calls = collected.calls
         text, refusal = collected.text(Text), collected.text(Refusal)
         message: dict[str, Any] = {
@@ -236,17 +255,7 @@ class AnswerEncoder:
                 {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
                 for call in calls
             ]
-        reason = collected.finished.reason
-        answer: dict[str, Any] = {
-            "id": self._response_id,
-            "object": "chat.completion",
-            "created": self._created,
-            "model": self._model,
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason}],
-        }
-        if collected.usage is not None:
-            answer["usage"] = encode_usage(collected.usage)
-        return answer
+        return {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
 
 
 def encode_models(names: Iterable[str], created: int) -> bytes:

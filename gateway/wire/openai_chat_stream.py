@@ -12,6 +12,7 @@ been given out: the next `feed` or `close` raises it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -27,32 +28,40 @@ Index = Annotated[int, msgspec.Meta(ge=0, lt=128)]
 """Of a choice; 128 is OpenAI's limit for `n`."""
 
 
-class _Choice(msgspec.Struct, gc=False):
+class Choice(msgspec.Struct, gc=False):
+    """A piece of one choice."""
+
     index: Index = 0
     delta: Content | None = None
     finish_reason: str | None = None
 
 
-class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] | None = None
+class Chunk(msgspec.Struct, gc=False):
+    """One event of a stream, as far as it is read."""
+
+    choices: list[Choice] | None = None
     usage: Any = None
     error: Any = None
     object: Any = None
 
 
-_CHUNK = msgspec.json.Decoder(_Chunk)
+_CHUNK = msgspec.json.Decoder(Chunk)
 
 
 class StreamDecoder:
-    """Decodes one answer's stream; `n` is the number of choices that were asked for."""
+    """Decodes one answer's stream; `n` is the number of choices that were asked for, `read` reads one event.
 
-    def __init__(self, *, deployment: str, n: int = 1) -> None:
+    Legacy completions differ in nothing but how an event is read.
+    """
+
+    def __init__(self, *, deployment: str, n: int = 1, read: Callable[[bytes], Chunk] = _CHUNK.decode) -> None:
         self.ended = False
         """Nothing more is to be read: `[DONE]` came, or the stream failed. `close` says which."""
         self.usage: Usage | None = None
         """The last usage that the backend reported."""
         self._deployment = deployment
         self._n = n
+        self._read = read
         self._sse = SSEDecoder()
         self._failure: BackendError | None = None
         self._done = False
@@ -158,13 +167,13 @@ class StreamDecoder:
             )
         ]
 
-    def _chunk(self, payload: bytes) -> _Chunk | None:
+    def _chunk(self, payload: bytes) -> Chunk | None:
         """The chunk to be passed on; None for what is kept back, with `ended` set when it is the last."""
         if payload == b"[DONE]":
             self.ended = self._done = True
             return None
         try:
-            chunk = _CHUNK.decode(payload)
+            chunk = self._read(payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._unreadable(payload, error)
             return None
@@ -185,7 +194,7 @@ class StreamDecoder:
             message = f"{self._deployment} streamed an event that is not a chat completion chunk: {error}"
             self._fail(BackendBroken(message, deployment=self._deployment))
 
-    def _note(self, choice: _Choice) -> None:
+    def _note(self, choice: Choice) -> None:
         index = choice.index
         self._started.add(index)
         if choice.finish_reason is None or index in self._finished:

@@ -71,7 +71,7 @@ def refuse_native_only(request: InferenceRequest, deployment: Deployment) -> Non
 
 
 def _sampling(sampling: Sampling) -> dict[str, Any]:
-    names = ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty")
+    names = ("temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty")
     given = {name: value for name in names if (value := getattr(sampling, name)) is not None}
     return given | ({"stop": list(sampling.stop)} if sampling.stop else {})
 

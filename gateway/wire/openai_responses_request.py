@@ -16,7 +16,7 @@ from gateway.errors import InvalidRequest
 from gateway.inference.conversation import Conversation, OutputFormat, Text, Tool, ToolChoice, Turn
 from gateway.inference.request import InferenceRequest, Sampling
 from gateway.wire.fields import RAW_FIELDS, draft_wish, object_of, refuse_lookalikes, text_of, typed
-from gateway.wire.flattened import flatten
+from gateway.wire.flattened import flatten, schema_text
 from gateway.wire.json_body import read_object
 from gateway.wire.openai_responses_items import Items
 
@@ -92,6 +92,7 @@ def decode_request(body: bytes) -> InferenceRequest:
         sampling=Sampling(temperature=read.temperature, top_p=read.top_p),
         tools=bool(read.tools),
         json_output=conversation.output is not None,
+        json_schema=schema_text(conversation.output),
         images=flat.images,
         draft=wish,
         metadata=read.metadata or {},

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import gzip
 import json
 import re
+import struct
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -60,6 +62,8 @@ class ScriptedUpstream:
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post("/v1/chat/completions", self._serve)
+        app.router.add_post("/v1/completions", self._serve)
+        app.router.add_post("/v1/embeddings", self._serve)
         app.router.add_get("/v1/models", self._models)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -95,7 +99,8 @@ class ScriptedUpstream:
         self.peers.add(request.transport.get_extra_info("peername"))
         self.open += 1
         try:
-            return await _Performance(self, request, received.json, self._script(received.json)).run()
+            kind = _KINDS[request.path]
+            return await kind(self, request, received.json, self._script(received.json)).run()
         except (asyncio.CancelledError, ConnectionError):
             self.disconnects.append(time.monotonic())
             raise
@@ -298,6 +303,48 @@ class _Performance:
     def _usage(self) -> dict[str, int]:
         output = self._sent or len(re.findall(r"\S+", self._script.text))
         return {"prompt_tokens": 11, "completion_tokens": output, "total_tokens": 11 + output}
+
+
+class _Completion(_Performance):
+    """A legacy completion: the same, with texts in place of messages."""
+
+    def _answer(self) -> dict[str, Any]:
+        answer = super()._answer()
+        choices = [
+            {"index": index, "text": self._script.text, "logprobs": None, "finish_reason": self._script.finish_reason}
+            for index in range(len(answer["choices"]))
+        ]
+        return {**answer, "object": "text_completion", "choices": choices}
+
+    def _chunk(
+        self, delta: dict[str, Any], *, index: int = 0, finish_reason: str | None = None, **more: object
+    ) -> bytes:
+        choice = {"index": index, "text": delta.get("content") or "", "finish_reason": finish_reason}
+        chunk = {**self._head("text_completion"), "choices": [choice], **self._script.extra, **more}
+        return self._framed(json.dumps(chunk).encode())
+
+
+class _Embeddings(_Performance):
+    """One vector for each text, always the same, as numbers or in base64."""
+
+    def _answer(self) -> dict[str, Any]:
+        given = self._body["input"]
+        vector: Any = [0.25, -0.5, 1.0]
+        if self._body.get("encoding_format") == "base64":
+            vector = base64.b64encode(struct.pack("<3f", *vector)).decode()
+        data = [
+            {"object": "embedding", "index": index, "embedding": vector}
+            for index in range(1 if isinstance(given, str) else len(given))
+        ]
+        usage = {"prompt_tokens": 11, "total_tokens": 11}
+        return {"object": "list", "data": data, "model": self._body["model"], "usage": usage, **self._script.extra}
+
+
+_KINDS: dict[str, type[_Performance]] = {
+    "/v1/chat/completions": _Performance,
+    "/v1/completions": _Completion,
+    "/v1/embeddings": _Embeddings,
+}
 
 
 async def _run(port: int) -> None:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.server.api import chat, health, messages, models, responses, usage
+from gateway.server.api import chat, completions, embeddings, health, messages, models, responses, usage
 from gateway.server.surface import Surface
 
-SURFACES: tuple[Surface, ...] = (chat.CHAT, messages.MESSAGES, responses.RESPONSES)
+SURFACES: tuple[Surface, ...] = (
+    chat.CHAT,
+    completions.COMPLETIONS,
+    embeddings.EMBEDDINGS,
+    messages.MESSAGES,
+    responses.RESPONSES,
+)
 
 
 def add_routes(app: web.Application) -> None:
     """Bind the URLs to their handlers."""
     app.router.add_post("/v1/chat/completions", chat.create)
+    app.router.add_post("/v1/completions", completions.create)
+    app.router.add_post("/v1/embeddings", embeddings.create)
     app.router.add_post("/v1/messages", messages.create)
     app.router.add_post("/v1/messages/count_tokens", messages.count_tokens)
     app.router.add_post("/v1/responses", responses.create)
