@@ -7,11 +7,13 @@ which fails right after them can still be replaced without the client noticing. 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 
 from gateway.backends.call import Call
 from gateway.backends.observed import Begun
 from gateway.errors import (
+    BackendBroken,
     BackendCut,
     BackendError,
     BackendTimeout,
@@ -64,6 +66,8 @@ async def answer(plan: Plan, deployments: Sequence[Deployment], emit: Emit) -> N
     raise failure
 
 
+_MOST_BYTES_PER_TOKEN = 128
+"""The longest tokens of the vocabularies we know are runs of 128 spaces: more a token is not what was asked for."""
 _WORKED_FOR_NOTHING = frozenset({"ok", "cancelled", BackendTimeout.code, BackendCut.code})
 """Outcomes after which a backend that was sent the request has read the prompt all the same, and bills it."""
 
@@ -80,6 +84,8 @@ class _Attempt:
         self._record = AttemptRecord(deployment=deployment.id)
         self._waiting: list[Event] = []
         self._content_bytes = 0
+        granted = None if plan.max_tokens is None else plan.max_tokens * plan.request.n
+        self._granted = math.inf if granted is None else granted
         self._usage_told = False
         self._first: float | None = None
         self._begun: Begun | None = None
@@ -138,6 +144,10 @@ class _Attempt:
                 self._content_bytes += len(event.text)
             case _:
                 pass
+        if self._content_bytes > self._granted * _MOST_BYTES_PER_TOKEN + _MOST_BYTES_PER_TOKEN:
+            name = self._deployment.id
+            message = f"{name} sent far more than the {self._granted} tokens that it was asked for at most"
+            raise BackendBroken(message, deployment=name)
         if not self.shown:
             await self._begin(event)
         await self._emit(event)
@@ -169,7 +179,7 @@ class _Attempt:
     def _estimate(self) -> Usage:
         return Usage(
             input_tokens=input_tokens_charged(self._plan.request),
-            output_tokens=output_tokens_estimate(self._content_bytes),
+            output_tokens=int(min(self._granted, output_tokens_estimate(self._content_bytes))),
             estimated=True,
         )
 

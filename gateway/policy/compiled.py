@@ -176,7 +176,7 @@ class TenantPolicy:
     rate: Rate | None = None
     when_store_is_gone: WhenStoreIsGone = "closed"
     keyless: bool = False
-    share_prefixes: bool = True
+    share_prefixes: bool = False
     """What the edge has read for others may serve this tenant, and the other way round."""
     classifier: Classifier | None = field(default=None, compare=False, repr=False)
     """What is looked for in the text of its requests; None: nothing."""

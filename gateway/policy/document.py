@@ -51,11 +51,11 @@ class Document:
 
 
 def policy_files(directory: FilePath) -> list[FilePath]:
-    """The folder's own `*.yaml` and `*.yml`, by name; not its subfolders, not hidden files. Raises OSError."""
+    """The folder's own `*.yaml` and `*.yml`, by name, whatever they are; not hidden ones. Raises OSError."""
     return sorted(
         entry
         for entry in directory.iterdir()
-        if entry.suffix in {".yaml", ".yml"} and not entry.name.startswith(".") and entry.is_file()
+        if entry.suffix.lower() in {".yaml", ".yml"} and not entry.name.startswith(".")
     )
 
 
@@ -88,12 +88,20 @@ def read_document(directory: FilePath, mistakes: Mistakes) -> Document:
 
 
 def _read(file: FilePath, mistakes: Mistakes) -> bytes:
+    """The file's bytes. One that cannot be read, or says nothing, is a mistake: it may have held constraints."""
     try:
+        if not file.is_file():
+            what = "a link to nothing" if file.is_symlink() else "no regular file"
+            mistakes.add(Mark(str(file)), f"cannot be read: it is {what}; remove it, or give it another ending")
+            return b""
         with file.open("rb") as opened:
-            return opened.read(MOST_BYTES + 1)
+            data = opened.read(MOST_BYTES + 1)
     except OSError as problem:
         mistakes.add(Mark(str(file)), f"cannot be read: {problem.strerror}")
         return b""
+    if not data.strip():
+        mistakes.add(Mark(str(file)), "the file is empty; remove it if that is meant: it may be half written")
+    return data
 
 
 def _merge(document: Document, tree: Tree, mistakes: Mistakes) -> None:
@@ -116,6 +124,7 @@ def _merge(document: Document, tree: Tree, mistakes: Mistakes) -> None:
 
 def _merge_mapping(document: Document, section: str, value: object, tree: Tree, mistakes: Mistakes) -> None:
     if value is None:
+        _refuse_empty(document, section, tree, mistakes)
         return
     if not isinstance(value, dict):
         document.broken.add(section)
@@ -131,8 +140,14 @@ def _merge_mapping(document: Document, section: str, value: object, tree: Tree, 
     _take_marks(document, tree, section, without=named)
 
 
+def _refuse_empty(document: Document, section: str, tree: Tree, mistakes: Mistakes) -> None:
+    document.broken.add(section)
+    mistakes.add(tree.marks[section,], f"`{section}` says nothing; remove it if that is meant: it may be half written")
+
+
 def _merge_list(document: Document, section: str, value: object, tree: Tree, mistakes: Mistakes) -> None:
     if value is None:
+        _refuse_empty(document, section, tree, mistakes)
         return
     if not isinstance(value, list):
         document.broken.add(section)

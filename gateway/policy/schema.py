@@ -312,7 +312,7 @@ class TenantSpec(Spec):
     rate: RateSpec | None = None
     timezone: Annotated[str, BeforeValidator(values.time_zone)] = "UTC"
     when_store_is_gone: Literal["closed", "open"] = "closed"
-    share_prefixes: Flag = True
+    share_prefixes: Flag = False
 
     @model_validator(mode="after")
     def _has_no_long_dictionary(self) -> TenantSpec:

@@ -32,10 +32,12 @@ async def read_body(request: web.Request) -> bytes:
     if decoder is None:
         message = f"content-encoding {name[:40]!r} is not known here; send gzip, deflate, or the body as it is"
         raise UnsupportedEncoding(message, param="content-encoding")
+    limit = request.app[SERVICES].settings.body_limit_bytes
+    if request.content_length is not None and request.content_length > limit:
+        raise BodyTooLarge(f"The request body is larger than this gateway's limit of {limit:,} bytes.")
     body = await _read(request)
     if isinstance(decoder, Identity):
         return body
-    limit = request.app[SERVICES].settings.body_limit_bytes
     unpacked = bytearray()
     try:
         for piece in decoder.pieces(body):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from gateway.errors import Unauthenticated
 from gateway.policy.compiled import CompiledPolicy
@@ -20,14 +22,39 @@ def identify(policy: CompiledPolicy, headers: Mapping[str, str], *, loopback: bo
         Unauthenticated: there is no key, or nobody has this one.
     """
     key = presented_key(headers)
+    found = None if key is None else policy.keys.get(hash_key(key))
+    if found is not None:
+        tenant, name = found
+        return Identity(tenant=policy.tenants[tenant].tenant, key=name)
     if policy.keyless_tenant is not None and loopback and not (key or "").startswith(KEY_PREFIX):
+        _refuse_web_pages(headers)
         return Identity(tenant=policy.tenants[policy.keyless_tenant].tenant)
     if key is None:
         message = "No API key was given: send it as 'authorization: Bearer KEY' or 'x-api-key: KEY'."
         raise Unauthenticated(message, code="missing_api_key")
-    found = policy.keys.get(hash_key(key))
-    if found is None:
-        message = "This API key is not known here. Check the key, or ask the platform team for one."
-        raise Unauthenticated(message)
-    tenant, name = found
-    return Identity(tenant=policy.tenants[tenant].tenant, key=name)
+    message = "This API key is not known here. Check the key, or ask the platform team for one."
+    raise Unauthenticated(message)
+
+
+def _refuse_web_pages(headers: Mapping[str, str]) -> None:
+    """A page of some other site, open in a browser on this machine, must not spend what needs no key.
+
+    Such a request names the page's origin; and one that came by a name which was rebound to this machine names a host
+    that is not this machine.
+    """
+    host, origin = headers.get("host", ""), headers.get("origin", "")
+    for what, name in (("host", urlsplit(f"//{host}").hostname), ("origin", urlsplit(origin).hostname)):
+        if name is not None and not _is_here(name):
+            message = f"Without an API key only programs on this machine are served; its {what} is elsewhere."
+            raise Unauthenticated(message, code="missing_api_key")
+    if origin == "null":
+        raise Unauthenticated("Without an API key, pages without an origin are not served.", code="missing_api_key")
+
+
+def _is_here(name: str) -> bool:
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -18,6 +18,7 @@ from gateway.errors import (
     MethodNotAllowed,
     NotFound,
     ShuttingDown,
+    Unauthenticated,
 )
 from gateway.server.error_shape import error_shape
 from gateway.server.identity import identify
@@ -131,6 +132,9 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
         raise ShuttingDown(message, retry_after_s=1)
     # Taken once: authentication, decision and budget of a request are under one policy, whatever is swapped meanwhile.
     policy = request[POLICY] = services.policy.current
+    for name in ("authorization", "x-api-key"):
+        if len(request.headers.getall(name, ())) > 1:
+            raise Unauthenticated(f"The header {name} was sent more than once: send one key.")
     identity = identify(policy, request.headers, loopback=services.loopback)
     record = request[RECORD]
     record.tenant, record.key = identity.tenant.name, identity.key

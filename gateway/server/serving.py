@@ -21,6 +21,8 @@ from gateway.server.streaming import StreamReply
 from gateway.server.surface import Surface
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_OWN_METADATA = frozenset({"labels", "feature"})
+"""Members of `metadata` that the gateway reads; one that only looks like them could send data where it must not go."""
 _FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -113,7 +115,7 @@ def exchange_of(http: web.Request, request: InferenceRequest) -> Exchange:
         started=http[STARTED],
         feature=record.feature,
         labels=",".join(http.headers.getall("x-firstdraft-labels", ())),
-        cache_control=control.parse(http.headers.get("cache-control")),
+        cache_control=control.parse(",".join(http.headers.getall("cache-control", ()))),
         traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None,
     )
     http[DECISION_HEADERS] = exchange.headers
@@ -133,6 +135,10 @@ def _with_draft_header(request: InferenceRequest, header: str | None) -> Inferen
 
 
 def _feature(http: web.Request, request: InferenceRequest) -> str:
+    for name in request.metadata:
+        if name not in _OWN_METADATA and name.strip().lower() in _OWN_METADATA:
+            message = f"metadata has {name[:40]!r}: write it as {name.strip().lower()!r}, or it would not count."
+            raise InvalidRequest(message, param="metadata")
     feature = http.headers.get("x-firstdraft-feature") or request.metadata.get("feature", "")
     if feature and not _FEATURE.fullmatch(feature):
         message = "A feature's name has letters, digits, '_', '-' and '.', 64 characters at most."

@@ -74,8 +74,6 @@ class StreamEncoder:
         self._first_relayed: bytes | None = None
         """The backend's first chunks, if they went out before any of the gateway's."""
         self._role_sent = False
-        self._backend_ids: tuple[tuple[bytes, bytes], ...] | None = None
-        """The backend's id as it stands in its events, and what stands there instead; None: not learned yet."""
 
     def encode(self, event: Event) -> bytes:
         """The bytes for `event`; empty when this client is not to see it."""
@@ -135,17 +133,13 @@ class StreamEncoder:
         return frame(_ENCODER.encode({**self._head(), "choices": [], "usage": encode_usage(event.usage)}))
 
     def _with_own_id(self, data: bytes) -> bytes:
-        if self._backend_ids is None:
-            theirs = _id_of(data)
-            if not theirs or theirs == self._response_id:
-                self._backend_ids = ()
-            else:
-                their, our = _ENCODER.encode(theirs), _ENCODER.encode(self._response_id)
-                # A quote inside a JSON string is escaped: these bytes can only be a member named `id`.
-                self._backend_ids = tuple((key + their, key + our) for key in (b'"id":', b'"id": '))
-        for old, new in self._backend_ids:
-            data = data.replace(old, new)
-        return data
+        own = msgspec.Raw(_ENCODER.encode(self._response_id))
+        events = []
+        for payload in data.removesuffix(b"\n\n").split(b"\n\n"):
+            fields = _RAW_FIELDS.decode(payload.removeprefix(b"data:"))
+            fields["id"] = own
+            events.append(frame(_ENCODER.encode(fields)))
+        return b"".join(events)
 
     # --- the draft --------------------------------------------------------------------------------------------
 
