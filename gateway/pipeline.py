@@ -137,11 +137,13 @@ class Pipeline:
 
     def _decide(self, exchange: Exchange) -> Decision:
         record, request = exchange.record, exchange.request
+        found = exchange.policy.tenants[exchange.identity.tenant.name].found_in(request)
+        record.classified, record.classify_s, record.found = found.result, found.seconds, found.spans
         named = labels.gather(
             tenant=exchange.identity.tenant.labels,
             header=exchange.labels,
             metadata=request.metadata.get("labels", ""),
-            found=self._found(exchange),
+            found=found.labels,
         )
         record.labels = tuple(sorted(named))
         self._observed.expect(exchange.policy.expected)
@@ -168,16 +170,6 @@ class Pipeline:
             if self._recorder is None or self._recorder.policy is not policy:
                 self._recorder = Recorder(policy)
             log.add(self._recorder.line(facts, int(time.time())))
-
-    @staticmethod
-    def _found(exchange: Exchange) -> frozenset[str]:
-        """The labels of what the classifier finds in the text that a backend would get."""
-        started = time.perf_counter()
-        found = exchange.policy.tenants[exchange.identity.tenant.name].found_in(exchange.request)
-        if found.result:
-            exchange.record.classified, exchange.record.found = found.result, found.spans
-            exchange.record.classify_s = time.perf_counter() - started
-        return found.labels
 
     def _facts(self, exchange: Exchange, named: frozenset[str]) -> Facts:
         request, tenant = exchange.request, exchange.identity.tenant

@@ -25,6 +25,8 @@ from gateway.classification.kinds import ALL_KINDS, LABELS, UNCLASSIFIED, Kind
 from gateway.classification.national_ids import MIXED_IDS, MixedId
 from gateway.classification.numbers import Numbers
 from gateway.classification.piece import Clock, OutOfTime, Piece, pieces_of
+from gateway.classification.texts import texts_of
+from gateway.inference.request import InferenceRequest
 
 DEFAULT_LIMIT_S = 0.02
 MOST_CHARACTERS = 4_000_000
@@ -124,9 +126,17 @@ class Classifier:
 
     def classify(self, texts: Iterable[str], *, unread: bool = False) -> Found:
         """What is in `texts`. `unread`: there is more than text (see `texts.Texts`). Never raises."""
+        return Found() if self.is_off else self._classify(texts, unread=unread, started=time.perf_counter())
+
+    def classify_request(self, request: InferenceRequest) -> Found:
+        """What is in all text that a backend would get with `request`. Never raises."""
         if self.is_off:
             return Found()
         started = time.perf_counter()
+        read = texts_of(request)
+        return self._classify(read.texts, unread=read.unread, started=started)
+
+    def _classify(self, texts: Iterable[str], *, unread: bool, started: float) -> Found:
         spans: Counter[Kind] = Counter()
         labels: set[str] = set()
         why = "not_text" if unread else ""

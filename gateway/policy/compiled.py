@@ -11,7 +11,6 @@ from typing import Literal
 from gateway.budgets.limit import Limit, Rate
 from gateway.cache.rule import CacheRule
 from gateway.classification.classifier import Classifier, Found
-from gateway.classification.texts import texts_of
 from gateway.errors import Mistake
 from gateway.inference.deployment import Backend, Deployment
 from gateway.inference.prediction import Prediction
@@ -183,10 +182,7 @@ class TenantPolicy:
 
     def found_in(self, request: InferenceRequest) -> Found:
         """What the classifier finds in all text that a backend would get with `request`."""
-        if self.classifier is None or self.classifier.is_off:
-            return Found()
-        read = texts_of(request)
-        return self.classifier.classify(read.texts, unread=read.unread)
+        return Found() if self.classifier is None else self.classifier.classify_request(request)
 
 
 _MOST_REMEMBERED = 4_096

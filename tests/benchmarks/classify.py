@@ -14,7 +14,6 @@ from functools import partial
 import msgspec
 
 from gateway.classification.classifier import Classifier, Recognizer
-from gateway.classification.texts import texts_of
 from gateway.inference.request import InferenceRequest
 
 ROUNDS, CALLS = 25, 200
@@ -61,12 +60,6 @@ def microseconds(call: Callable[[], object], calls: int = CALLS) -> tuple[float,
     return statistics.median(rounds), min(rounds)
 
 
-def whole(classifier: Classifier, request: InferenceRequest) -> None:
-    """As the gateway does it, with the reading of the fields."""
-    read = texts_of(request)
-    classifier.classify(read.texts, unread=read.unread)
-
-
 def main() -> None:
     """Print the tables."""
     started = time.perf_counter()
@@ -87,7 +80,7 @@ def main() -> None:
             fields={"messages": msgspec.Raw(msgspec.json.encode([{"role": "user", "content": text}]))},
         )
         median, best = microseconds(partial(classifier.classify, [text]))
-        from_fields, _ = microseconds(partial(whole, classifier, request))
+        from_fields, _ = microseconds(partial(classifier.classify_request, request))
         spans = classifier.classify([text]).spans
         print(f"  {name:34} {median:7.1f} µs (best {best:.1f}; from the request {from_fields:.1f})  {spans}")
     print("100 KB made to be slow, and what comes of it:")
