@@ -114,12 +114,12 @@ class Server:
 
 
 class SentinelPair:
-    """A master, its replica, and three Sentinels that fail over within about a second and a half."""
+    """A master, its replica (or more), and three Sentinels that fail over within about a second and a half."""
 
-    def __init__(self, folder: Path, *flags: str) -> None:
-        ports = free_ports(5)
-        self.servers = [Server(folder / f"server-{port}", port, *flags) for port in ports[:2]]
-        self.sentinels = [Server(folder / f"sentinel-{port}", port, sentinel=True) for port in ports[2:]]
+    def __init__(self, folder: Path, *flags: str, replicas: int = 1) -> None:
+        ports = free_ports(4 + replicas)
+        self.servers = [Server(folder / f"server-{port}", port, *flags) for port in ports[3:]]
+        self.sentinels = [Server(folder / f"sentinel-{port}", port, sentinel=True) for port in ports[:3]]
         self._stack = AsyncExitStack()
 
     @property
@@ -128,10 +128,11 @@ class SentinelPair:
         return f"redis+sentinel://{hosts}/{SERVICE}"
 
     async def __aenter__(self) -> Self:
-        master, replica = self.servers
+        master, *replicas = self.servers
         await self._stack.enter_async_context(master)
-        self._stack.push_async_exit(replica)
-        await replica.start("--replicaof", f"127.0.0.1 {master.port}")
+        for replica in replicas:
+            self._stack.push_async_exit(replica)
+            await replica.start("--replicaof", f"127.0.0.1 {master.port}")
         for sentinel in self.sentinels:
             sentinel.folder.mkdir(parents=True)
             (sentinel.folder / "server.conf").write_text(
@@ -154,13 +155,14 @@ class SentinelPair:
         return next(server for server in self.servers if f"\r\n{server.port}\r\n" in said)
 
     async def _complete(self) -> bool:
-        if "master_link_status:up" not in await self.servers[1].ask("INFO", "replication"):
-            return False
+        for replica in self.servers[1:]:
+            if "master_link_status:up" not in await replica.ask("INFO", "replication"):
+                return False
         said = [await sentinel.ask("SENTINEL", "MASTER", SERVICE) for sentinel in self.sentinels]
         words = [answer.split("\r\n") for answer in said]
         return all(
             "num-slaves" in row
-            and row[row.index("num-slaves") + 2] == "1"
+            and row[row.index("num-slaves") + 2] == str(len(self.servers) - 1)
             and row[row.index("num-other-sentinels") + 2] == "2"
             for row in words
         )

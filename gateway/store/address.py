@@ -7,6 +7,10 @@
                                                         sentinel_password=… where they want a login of their own
     redis+cluster://[user:password@]host[:port],…       a Cluster, found from any of its nodes
 
+A master that was replaced may serve on until it is told so, about a second as seen from here. Where budgets must hold
+even then, the servers need `min-replicas-to-write 1` (and two replicas, so that one may fail): a replaced master has no
+replica any more, and refuses.
+
 `rediss+sentinel://` and `rediss+cluster://` use TLS; its options (`ssl_ca_certs`, `ssl_cert_reqs`, …) are redis-py's.
 """
 

@@ -34,6 +34,8 @@ PREFIX = "fd1:"
 
 _LOST = ("READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED")
 """The server cannot serve anybody now: it is a replica (a failover is going on), or still reads its data."""
+_PASSING = ("NOREPLICAS", "OOM", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MISCONF")
+"""The server will not now, and may soon: other commands may be served meanwhile."""
 _NO_KEY = frozenset({"PING", "INFO", "CONFIG", "FLUSHALL", "SCRIPT", "ACL", "TIME", "DBSIZE", "CLUSTER", "CLIENT"})
 _WAITING_LINES = 64
 
@@ -238,6 +240,8 @@ class Store:
                     answers = await target.ask_all(pack("ASKING") + again, 2)
                     return await self._understood(answers[1], target, other, None)
                 return await self._understood(await target.ask(again), target, other, None)
+        if said.startswith(_PASSING):
+            raise StoreUnavailable(f"the store at {self._address.shown} refused: {said}")
         raise StoreRefused(f"the store at {self._address.shown} refused: {said}")
 
     def _note_line(self, _line: Line) -> None:

@@ -15,6 +15,8 @@ from gateway.store.line import Answer, Line, pack
 from gateway.store.link import Link, connect, greet
 
 _SLOTS = 16_384
+_ASK_SENTINELS_S = 1.0
+"""How often Sentinels are asked whether the master is still the master: they tell a replaced one only after seconds."""
 _REFRESH_S = 0.5
 """How often a Cluster with a node that does not answer is asked who serves its slots now."""
 
@@ -52,6 +54,10 @@ class OneServer:
         behind = address.kind == "sentinel"
         self._address = address
         self._timeout_s = timeout_s
+        self._master: Place | None = None
+        self._config_epoch = -1
+        """Of the newest failover that was heard of: no Sentinel that has not heard of it is believed."""
+        self._watching: asyncio.Task[None] | None = None
         self._link = Link(
             self._ask_sentinels if behind else self._itself,
             address.login,
@@ -70,13 +76,32 @@ class OneServer:
         return self._link
 
     async def find(self) -> None:
-        """There is nothing to find before connecting."""
+        """There is nothing to find before connecting; behind Sentinels the master is watched from now on."""
+        if self._address.kind == "sentinel" and self._watching is None:
+            self._watching = asyncio.create_task(self._watch(), name="store: watch the master")
 
     async def moved(self, error: str) -> Link | None:  # noqa: ARG002 a Cluster's words from what is none
         return None
 
     async def close(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait((self._watching,))
         await self._link.close()
+
+    async def _watch(self) -> None:
+        """Leave a master that was replaced: until a Sentinel tells it so, it serves on, and what it says is lost."""
+        while True:
+            await asyncio.sleep(_ASK_SENTINELS_S)
+            line, before = self._link.line, self._master
+            if line is None:
+                continue
+            try:
+                now = await self._ask_sentinels()
+            except StoreUnavailable:
+                continue  # the master may be there all the same
+            if now != before:
+                line.lose(f"{now} is the master now")
 
     async def _itself(self) -> Place:
         return self._address.places[0]
@@ -93,7 +118,14 @@ class OneServer:
         if not known:
             raise StoreUnavailable(f"no Sentinel names a master for {address.service!r}: {_first(answers)}")
         newest = max(known, key=lambda fields: int(fields.get(b"config-epoch", b"0")))
-        return Place(host=newest[b"ip"].decode(), port=int(newest[b"port"]))
+        config_epoch = int(newest.get(b"config-epoch", b"0"))
+        if config_epoch < self._config_epoch:
+            raise StoreUnavailable(
+                f"the Sentinels that answer have not heard of the newest master of {address.service!r}"
+            )
+        self._config_epoch = config_epoch
+        self._master = Place(host=newest[b"ip"].decode(), port=int(newest[b"port"]))
+        return self._master
 
 
 class Cluster:

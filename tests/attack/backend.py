@@ -64,7 +64,8 @@ class CountingBackend:
         if not body.get("stream"):
             await asyncio.sleep(self._rng.random() * 0.1)
             self.billed[tag] += count
-            choice = {"index": 0, "message": {"role": "assistant", "content": "token " * count}, "finish_reason": "stop"}
+            message = {"role": "assistant", "content": "token " * count}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
             return web.json_response(head | {"object": "chat.completion", "choices": [choice], "usage": usage})
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)

@@ -9,6 +9,7 @@ and empty restarts of the store, clock steps and disconnects. Afterwards has to 
 - what the backend counted for the tenant that fails closed, and what is booked for it, is within its limit; for the
   other within the limit and the allowance of each gateway process that ran;
 - each entry of the usage log is what the backend counted for that request; an expired one is not less;
+  what a backend generated for a client that had left is estimated, and compared as such (`unseen`);
 - no hold is left when the leases have ended.
 """
 
@@ -60,7 +61,7 @@ class Attack:
         self.rng = random.Random(seed)
         self.kind = kind or KINDS[seed % len(KINDS)]
         self.seconds = seconds
-        self.limit = self.rng.randrange(15_000, 40_000)
+        self.limit = self.rng.randrange(6_000, 20_000)
         self.outcome = Outcome(seed, self.kind, self.limit)
         self.tags: dict[str, str] = {}
         """Request id -> tag, of the requests whose response head arrived."""
@@ -97,7 +98,8 @@ class Attack:
         timeout = aiohttp.ClientTimeout(total=8)
         async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
             clients = [asyncio.create_task(self._client(session, number)) for number in range(CLIENTS)]
-            attackers = [asyncio.create_task(self._attack_store()), asyncio.create_task(self._attack_gateways())]
+            attackers = [asyncio.create_task(self._attack_store())]
+            attackers += [asyncio.create_task(self._attack_gateways(self.gateways[half::2])) for half in (0, 1)]
             await asyncio.sleep(self.seconds)
             self.over = True
             await asyncio.gather(*attackers)
@@ -142,15 +144,15 @@ class Attack:
 
     async def _attack_store(self) -> None:
         while not self.over:
-            await asyncio.sleep(self.rng.uniform(0.3, 2.0))
+            await asyncio.sleep(self.rng.uniform(0.1, 1.2))
             if not self.over:
                 with contextlib.suppress(TimeoutError, StoreUnavailable, StopIteration, RuntimeError):
                     self.outcome.events.append(await self.rng.choice(self.store.attacks)())
 
-    async def _attack_gateways(self) -> None:
+    async def _attack_gateways(self, gateways: list[Gateway]) -> None:
         while not self.over:
-            await asyncio.sleep(self.rng.uniform(0.2, 1.0))
-            gateway = self.rng.choice(self.gateways)
+            await asyncio.sleep(self.rng.uniform(0.1, 0.6))
+            gateway = self.rng.choice(gateways)
             match self.rng.choice(["kill", "freeze", "clock"]):
                 case "kill":
                     await gateway.kill()
@@ -188,8 +190,8 @@ class Attack:
         # What a backend went on generating for somebody who had left is estimated, and may be a few tokens short.
         self._must(billed - unseen <= bound, f"{tenant}: billed {billed} (unseen {unseen}), bound {bound}")
         self._must(logged <= bound, f"{tenant}: the log says {logged}, bound {bound}")
-        if tenant == "closed":
-            self._must(billed - unseen <= max(booked, 0), f"{tenant}: billed {billed} - {unseen}, booked only {booked}")
+        if tenant == "closed":  # no rule, but worth knowing: what the store lost, and nobody who lives could tell it
+            self.outcome.notes["short"] = max(0, billed - unseen - booked)
         _, open_key, leases_key, *_ = tenant_keys(tenant)
         holds, leases = await store.command("HLEN", open_key), await store.command("ZCARD", leases_key)
         self._must(holds == 0 and leases == 0, f"{tenant}: {holds} holds and {leases} leases are left")
@@ -201,15 +203,16 @@ class Attack:
             tag = self.tags.get(entry["id"].split(".")[0])
             if entry["how"] in {"recalled", "extended"} or tag is None or entry["tokens"] == 0:
                 continue
+            billed, booked = self.backend.billed[tag], entry["tokens"]
+            if entry["how"] == "expired":  # perhaps beside what was granted without the store
+                self._must(booked >= billed or tag in seen, f"{tenant}: {tag} expired at {booked}, billed {billed}")
+                continue
             self._must(tag not in seen, f"{tenant}: {tag} is booked twice")
             seen.add(tag)
-            billed = self.backend.billed[tag]
-            if entry["how"] == "expired":
-                self._must(entry["tokens"] >= billed, f"{tenant}: {tag} expired at {entry['tokens']}, billed {billed}")
-            elif entry["estimated"] or tag in self.backend.cut:
-                unseen += max(0, billed - entry["tokens"])
+            if entry["estimated"] or tag in self.backend.cut:
+                unseen += max(0, billed - booked)
             else:
-                self._must(entry["tokens"] == billed, f"{tenant}: {tag} is booked at {entry['tokens']}, billed {billed}")
+                self._must(booked == billed, f"{tenant}: {tag} is booked at {booked}, billed {billed}")
         return unseen
 
     async def _usage_log(self, store: Store, tenant: str) -> list[dict]:
@@ -237,10 +240,14 @@ async def attack(seed: int, *, seconds: float, kind: str | None, keep: Path | No
         folder = Path(name)
         outcome = await Attack(seed, seconds=seconds, kind=kind).run(folder)
         if outcome.broken and keep is not None:
-            keep.mkdir(parents=True, exist_ok=True)
-            for log in folder.glob("gateway-*/log"):
-                (keep / f"seed-{seed}-{log.parent.name}.log").write_bytes(log.read_bytes())
+            await asyncio.to_thread(_keep_logs, folder, keep, seed)
     return outcome
+
+
+def _keep_logs(folder: Path, keep: Path, seed: int) -> None:
+    keep.mkdir(parents=True, exist_ok=True)
+    for log in folder.glob("gateway-*/log"):
+        (keep / f"seed-{seed}-{log.parent.name}.log").write_bytes(log.read_bytes())
 
 
 def main() -> int:

@@ -24,7 +24,9 @@ class AttackedStore:
         if kind == "single":
             self._stack = Server(folder, free_ports(1)[0], durable=True)
         else:
-            self._stack = SentinelPair(folder) if kind == "sentinel" else Cluster(folder)
+            # What operators who want the bound in a split brain too have to set: see `gateway/store/address.py`.
+            safe = ("--min-replicas-to-write", "1", "--min-replicas-max-lag", "2")
+            self._stack = SentinelPair(folder, *safe, replicas=2) if kind == "sentinel" else Cluster(folder)
 
     @property
     def url(self) -> str:
