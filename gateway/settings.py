@@ -46,8 +46,8 @@ class Settings:
     """A server's URL, or that of Sentinels or a Cluster; may hold a password. None: the embedded store."""
     edge: bool = True
     """False: no llama.cpp process is started, whatever the policy says."""
-    edge_threads: int = 1
-    """Threads that decode, 1..256."""
+    edge_threads: int = 0
+    """Threads that decode, 1..256; 0: measured at the start."""
     edge_context: int = 8_192
     """Tokens of context that all requests at the edge share, 512..1,048,576."""
     body_limit_bytes: int = 33_554_432
@@ -225,6 +225,15 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
+def _threads(text: str) -> int:
+    if text.lower() == "auto":
+        return 0
+    try:
+        return _whole(1, 256)(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or auto") from None
+
+
 def _seconds(low: float, high: float) -> Callable[[str], float]:
     def read(text: str) -> float:
         value = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else -1.0
@@ -331,7 +340,11 @@ SETTINGS: tuple[Setting, ...] = (
         read=_switch,
     ),
     Setting(
-        name="edge_threads", metavar="N", default="1", help="Threads that the draft model uses.", read=_whole(1, 256)
+        name="edge_threads",
+        metavar="N",
+        default="auto",
+        help="Threads of the draft model; auto: measured at the start, and a core is left to the gateway.",
+        read=_threads,
     ),
     Setting(
         name="edge_context",

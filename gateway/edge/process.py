@@ -129,7 +129,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--state", type=Path, required=True, help="folder for models made from others")
     parser.add_argument("--parent", type=int, required=True, help="process id of the supervisor")
     parser.add_argument("--model", default=SHIPPED_MODEL, help="name of the shipped model, or a path")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=0, help="threads that decode; 0: measured")
     parser.add_argument("--n-ctx", type=int, default=8_192, help="tokens of all running requests and kept prefixes")
     parser.add_argument("--parallel", type=int, default=16, help="requests answered at once")
     return parser.parse_args()

@@ -39,9 +39,9 @@ _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH"
 class EdgeSupervisor:
     """An async context manager that owns the edge process. Entering starts it and does not wait until it is warm.
 
-    `n_ctx` is the KV cache in tokens, for all requests and kept prefixes together; `parallel` the most requests
-    answered at once. The process counts as hung, and is killed, when it gives no sign of life for `silence_s`, or when
-    one step of decoding takes longer than `longest_step_s`.
+    `threads` decode; 0: as many as are fastest and leave the gateway a core. `n_ctx` is the KV cache in tokens, for all
+    requests and kept prefixes together; `parallel` the most requests answered at once. The process counts as hung, and
+    is killed, when it gives no sign of life for `silence_s`, or when one step takes longer than `longest_step_s`.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class EdgeSupervisor:
         model: str,
         socket_path: Path,
         state_dir: Path,
-        threads: int = 1,
+        threads: int = 0,
         n_ctx: int = 8_192,
         parallel: int = 16,
         silence_s: float = 10.0,

@@ -90,6 +90,7 @@ def test_all_mistakes_at_once(home):
         ("workers", "0"),
         ("workers", "65"),
         ("edge_threads", "0"),
+        ("edge_threads", "automatic"),
         ("edge_context", "100"),
         ("body_limit_bytes", "10"),
         ("lease_s", "0.5"),

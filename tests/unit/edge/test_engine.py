@@ -312,7 +312,7 @@ def test_the_loop_sleeps_until_there_is_work_and_ends_when_told():
 
 
 def test_a_grammar_holds_the_answer_and_ends_it():
-    """What the model would say is replaced where the grammar refuses it, and the answer ends when nothing is allowed."""
+    """What the model would say is replaced where it is refused, and the answer ends when nothing is allowed."""
     bench = Bench([1, END, 2, 3])
     bench.submit(bench, grammar="3")
     bench.run()

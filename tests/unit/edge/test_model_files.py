@@ -4,21 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from gateway.edge.model_files import SHIPPED_MODEL, check_gguf, find_model, prepare_model
+from gateway.edge.model_files import SHIPPED_MODEL, Formats, check_gguf, find_model, prepare_model
 from gateway.errors import EdgeUnavailable
 
 GGUF = b"GGUF\3\0\0\0"
 
 
-def quantize(source: Path, target: Path) -> None:
-    target.write_bytes(GGUF + b"faster " + source.read_bytes()[:4])
+def quantize(source: Path, target: Path, name: str) -> None:
+    target.write_bytes(GGUF + name.encode() + b" of " + source.read_bytes()[:4])
 
 
-def never(source: Path, target: Path) -> None:
+def never(source: Path, target: Path, name: str) -> None:
     raise AssertionError("made again")
 
 
-def out_of_room(source: Path, target: Path) -> None:
+def out_of_room(source: Path, target: Path, name: str) -> None:
     target.write_bytes(GGUF[:3])
     raise OSError(28, "No space left on device")
 
@@ -59,7 +59,7 @@ def test_a_model_by_path_is_loaded_as_it_is(tmp_path):
 def test_the_faster_format_is_made_once(tmp_path):
     """The second start takes what the first made."""
     made, trouble = prepare_model(SHIPPED_MODEL, tmp_path, quantize)
-    assert made.read_bytes() == GGUF + b"faster GGUF"
+    assert made.read_bytes() == GGUF + b"q8_0 of GGUF"
     assert trouble == ""
     assert prepare_model(SHIPPED_MODEL, tmp_path, never) == (made, "")
 
@@ -88,7 +88,7 @@ def test_when_it_cannot_be_made_the_shipped_file_serves(tmp_path):
 
 
 def _die(state_dir: str) -> None:
-    prepare_model(SHIPPED_MODEL, Path(state_dir), lambda _source, _target: os._exit(9))
+    prepare_model(SHIPPED_MODEL, Path(state_dir), lambda *_: os._exit(9))
 
 
 def test_a_crash_while_making_it_is_not_repeated_for_ever(tmp_path):
@@ -101,3 +101,29 @@ def test_a_crash_while_making_it_is_not_repeated_for_ever(tmp_path):
     path, trouble = prepare_model(SHIPPED_MODEL, tmp_path, never)
     assert path == find_model(SHIPPED_MODEL)
     assert "delete" in trouble
+
+
+def test_the_format_that_was_chosen_is_loaded(tmp_path):
+    """A choice holds for the model's content, wherever the file is; another file is not touched by it."""
+    own, copy, other = (tmp_path / name for name in ("own.gguf", "copy.gguf", "other.gguf"))
+    own.write_bytes(GGUF + b"one")
+    copy.write_bytes(GGUF + b"one")
+    other.write_bytes(GGUF + b"two")
+    Formats(own, tmp_path).choose("q4_0")
+    made, _ = prepare_model(str(own), tmp_path, quantize)
+    assert made.read_bytes().startswith(GGUF + b"q4_0")
+    assert prepare_model(str(copy), tmp_path, never) == (made, "")
+    assert prepare_model(str(other), tmp_path, never) == (other, "")
+    Formats(own, tmp_path).choose("source")
+    assert prepare_model(str(own), tmp_path, never) == (own, "")
+
+
+@pytest.mark.parametrize("content", [b"", b"q99", b"../../etc", b"\xff\xfe"])
+def test_a_choice_that_is_none_is_as_if_nothing_was_chosen(tmp_path, content):
+    """A damaged note of the choice costs the choice, not the edge."""
+    formats = Formats(find_model(SHIPPED_MODEL), tmp_path)
+    formats.choose("q4_0")
+    (tmp_path / "models" / f"{formats.key}.chosen").write_bytes(content)
+    made, trouble = prepare_model(SHIPPED_MODEL, tmp_path, quantize)
+    assert made.read_bytes().startswith(GGUF + b"q8_0")
+    assert trouble == ""

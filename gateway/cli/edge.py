@@ -1,0 +1,159 @@
+"""`firstdraft edge`: the draft model's formats: what there is, making them, and measuring which to keep."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gateway.cli.serve import home
+from gateway.edge.formats import LADDER, SOURCE, TUNED
+from gateway.edge.model_files import SHIPPED_MODEL, Formats, find_model
+from gateway.errors import EdgeUnavailable
+from gateway.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.progress import Progress
+
+    from gateway.edge.formats import Measured
+    from gateway.edge.tuning import Reading
+
+_STATE = click.option("--state", metavar="DIR", help="The gateway's state folder. [FIRSTDRAFT_STATE]")
+_MODEL = click.argument("model", default=SHIPPED_MODEL)
+_MEGABYTE = 1e6
+
+
+@click.group()
+def edge() -> None:
+    """The draft model: its formats, and which is fastest here."""
+
+
+def _formats(model: str, state: str | None) -> Formats:
+    settings = load_settings({"state": state, "policies": "."}, os.environ, home=home())
+    return Formats(find_model(model), settings.state)
+
+
+def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip().lower() for name in value.split(",") if name.strip()))
+    unknown = [name for name in names if name not in LADDER]
+    if unknown or not names:
+        raise click.BadParameter(f"{', '.join(unknown) or 'nothing'} is no format; there are {', '.join(LADDER)}")
+    return names
+
+
+@edge.command("formats")
+@_MODEL
+@_STATE
+def formats(*, model: str, state: str | None) -> None:
+    """Show which formats of a model there are, and which is loaded.
+
+    MODEL is the shipped model's name (the default) or the path of a .gguf file.
+    """
+    found = _formats(model, state)
+    chosen = found.chosen or ("q8_0" if model == SHIPPED_MODEL else SOURCE)
+    for name in (SOURCE, *LADDER):
+        path = found.made(name)
+        size = f"{path.stat().st_size / _MEGABYTE:8.1f} MB" if path else "          -"
+        mark = "loaded at the next start" if name == chosen else ""
+        click.echo(f"{name:<8}{size}   {mark}".rstrip())
+
+
+@edge.command("quantize")
+@_MODEL
+@click.option("--to", "names", required=True, callback=_names, help=f"Formats, with commas: {', '.join(LADDER)}.")
+@_STATE
+def quantize(*, model: str, names: tuple[str, ...], state: str | None) -> None:
+    """Make formats of a model, in the state folder."""
+    found = _formats(model, state)
+    for name in names:
+        path = _make(found, name)
+        click.echo(f"{name:<8}{path.stat().st_size / _MEGABYTE:8.1f} MB   {path}")
+
+
+def _make(found: Formats, name: str) -> Path:
+    from gateway.edge import quantization
+
+    try:
+        return found.make(name, quantization.quantize)
+    except (OSError, RuntimeError) as error:
+        raise EdgeUnavailable(f"{name} could not be made: {error}") from error
+
+
+@edge.command("tune")
+@_MODEL
+@click.option(
+    "--max-quality-loss",
+    "most_loss",
+    type=click.FloatRange(0, 1),
+    default=0.03,
+    show_default=True,
+    help="How much larger the perplexity may get: 0.03 is 3 %.",
+)
+@click.option("--to", "names", default=",".join(TUNED), show_default=True, callback=_names, help="Formats to try.")
+@click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads to measure with.")
+@click.option("--dry-run", is_flag=True, help="Measure, and keep what was chosen before.")
+@_STATE
+def tune(
+    *, model: str, most_loss: float, names: tuple[str, ...], threads: int, dry_run: bool, state: str | None
+) -> None:
+    """Measure the formats of a model here, and keep the fastest that is good enough.
+
+    Each format is made, if it is not there, and measured on a text that comes with the gateway: speed, memory,
+    perplexity, and how often it finds the same token the likeliest as the model's file does. The fastest whose
+    perplexity is not larger than the file's by more than --max-quality-loss is loaded from the next start on; faster
+    ones that lose more are rolled back.
+    """
+    from gateway.edge.formats import choose
+
+    found = _formats(model, state)
+    measured = _measure(found, names, threads)
+    choice = choose(measured, most_loss)
+    source = measured[0]
+    click.echo("format    prefill/s  decode/s        MB  perplexity      loss  agreement   draft of 500+64")
+    for one in measured:
+        click.echo(_row(one, source) + ("   kept" if one is choice.kept else ""))
+    for one in choice.rolled_back:
+        click.echo(f"{one.name} is faster and loses {one.loss(source):.1%}, over {most_loss:.1%}: rolled back")
+    if dry_run:
+        click.echo(f"{choice.kept.name} would be kept")
+        return
+    found.choose(choice.kept.name)
+    click.echo(f"{choice.kept.name} is kept: the edge loads it at its next start")
+
+
+def _row(one: Measured, source: Measured) -> str:
+    speeds = f"{one.name:<8}{one.prefill_rate:>11.0f}{one.decode_rate:>10.0f}{one.model_bytes / _MEGABYTE:>10.1f}"
+    quality = f"{one.perplexity:>12.3f}{one.loss(source):>10.1%}{one.agreement:>11.1%}"
+    return f"{speeds}{quality}{one.draft_s:>15.2f} s"
+
+
+def _measure(found: Formats, names: tuple[str, ...], threads: int) -> list[Measured]:
+    """The source, and then each format; with a bar for each where somebody watches."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from gateway.edge import tuning
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        source = _reading(bars, SOURCE, partial(tuning.read, found.source, threads))
+        measured = [tuning.measured(SOURCE, source, source)]
+        for name in names:
+            path = _make(found, name)
+            reading = _reading(bars, name, partial(tuning.read, path, threads))
+            measured.append(tuning.measured(name, reading, source))
+    return measured
+
+
+def _reading(bars: Progress, name: str, read: Callable[[Callable[[float], None]], Reading]) -> Reading:
+    bar = bars.add_task(name, total=1.0)
+    try:
+        return read(lambda share: bars.update(bar, completed=share))
+    except RuntimeError as error:
+        raise EdgeUnavailable(str(error)) from error
+    finally:
+        bars.update(bar, completed=1.0)
