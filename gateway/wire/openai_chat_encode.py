@@ -136,8 +136,8 @@ class StreamEncoder:
         own = msgspec.Raw(_ENCODER.encode(self._response_id))
         events = []
         for payload in data.removesuffix(b"\n\n").split(b"\n\n"):
-            fields = _RAW_FIELDS.decode(payload.removeprefix(b"data:"))
-            fields["id"] = own
+            # An id stands first, as SDKs expect it, also where the backend wrote none.
+            fields = {"id": own} | _RAW_FIELDS.decode(payload.removeprefix(b"data:")) | {"id": own}
             events.append(frame(_ENCODER.encode(fields)))
         return b"".join(events)
 

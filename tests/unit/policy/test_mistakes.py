@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -292,6 +293,29 @@ def test_hostile_file_is_a_mistake_and_no_crash(tmp_path: Path, data: bytes, say
         load_policy(folder, ENVIRON)
     assert "hostile.yaml" in caught.value.message
     assert says in caught.value.message
+
+
+@pytest.mark.parametrize("kind", ["link to nothing", "empty", "half written", "pipe", "folder", "upper case"])
+def test_a_file_that_may_have_held_constraints_is_never_just_left_out(tmp_path: Path, kind: str):
+    """What cannot be read, or says nothing, refuses the whole policy: the old one goes on."""
+    file = tmp_path / ("z.YAML" if kind == "upper case" else "z.yaml")
+    match kind:
+        case "link to nothing":
+            file.symlink_to(tmp_path / "gone")
+        case "empty":
+            file.write_text("\n")
+        case "half written":
+            file.write_text("constraints:\n")
+        case "pipe":
+            os.mkfifo(file)
+        case "folder":
+            file.mkdir()
+        case _:
+            file.write_text("constraint: []\n")
+    write_folder(tmp_path)
+    with pytest.raises(PolicyError) as refused:
+        load_policy(tmp_path, ENVIRON)
+    assert any(mistake.file.endswith(file.name) for mistake in refused.value.mistakes)
 
 
 def test_folder_that_is_not_there_says_how_to_get_one(tmp_path: Path):

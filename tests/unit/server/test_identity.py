@@ -4,7 +4,7 @@ import pytest
 
 from gateway.errors import Unauthenticated
 from gateway.server.identity import identify
-from gateway.tenants.keys import make_key
+from gateway.tenants.keys import hash_key, make_key
 from gateway.tenants.tenant import Tenant
 
 PLAIN, HASHED = make_key()
@@ -42,6 +42,36 @@ def test_a_placeholder_is_no_key():
     assert identify(policy("local"), headers, loopback=True).tenant.name == "local"
     with pytest.raises(Unauthenticated):
         identify(policy("local"), headers, loopback=False)
+
+
+def test_a_known_key_counts_whatever_it_looks_like():
+    """A key that policy knows is never taken for a placeholder."""
+    known = policy("local")
+    known.keys[hash_key("test")] = ("acme", "old")
+    assert identify(known, {"x-api-key": "test"}, loopback=True).tenant.name == "acme"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "127.0.0.1:8080", "origin": "https://evil.example"},
+        {"host": "127.0.0.1:8080", "origin": "null"},
+        {"host": "evil.example:8080"},
+        {"host": "10.0.0.1"},
+    ],
+)
+def test_web_pages_are_no_keyless_tenant(headers):
+    """A page that is open in a browser on this machine must not spend what needs no key, nor rebind its name to it."""
+    with pytest.raises(Unauthenticated):
+        identify(policy("local"), headers, loopback=True)
+    assert identify(policy("local"), headers | {"x-api-key": PLAIN}, loopback=True).tenant.name == "acme"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost", "[::1]:8080", "app.localhost:1"])
+def test_pages_of_this_machine_are_served(host):
+    """A page served from this machine is as good as a program on it."""
+    headers = {"host": host, "origin": f"http://{host}"}
+    assert identify(policy("local"), headers, loopback=True).tenant.name == "local"
 
 
 def test_a_wrong_key_of_ours_is_refused_even_where_none_is_needed():

@@ -116,13 +116,25 @@ def test_libraries(stream):
     """Lines and warnings of libraries take the same way, from `warning` on where a library is talkative."""
     logging.getLogger("some.library").info("hello %s", "you")
     logging.getLogger("aiohttp.access").info("GET /")
-    logging.getLogger("aiohttp.server").error("odd")
+    logging.getLogger("aiohttp.client").error("odd")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("old", DeprecationWarning, stacklevel=1)
     found = [(line["logger"], line["level"]) for line in lines(stream)]
-    assert found == [("some.library", "info"), ("aiohttp.server", "error"), ("py.warnings", "warning")]
+    assert found == [("some.library", "info"), ("aiohttp.client", "error"), ("py.warnings", "warning")]
     assert lines(stream)[0]["message"] == "hello you"
+
+
+def test_what_a_client_sent_is_not_quoted(stream):
+    """The server tells of bad HTTP with the bytes themselves, maybe a prompt or a key: only the kind is logged."""
+    try:
+        raise ValueError("400: b'PATIENT-SECRET x-api-key: my-own-key'")
+    except ValueError:
+        logging.getLogger("aiohttp.server").exception("Error handling request %s", "PATIENT-SECRET")
+    (line,) = lines(stream)
+    assert (line["event"], line["kind"]) == ("bad_http", "ValueError")
+    assert b"SECRET" not in stream.getvalue()
+    assert b"my-own-key" not in stream.getvalue()
 
 
 def test_library_that_logs_wrongly(stream):
