@@ -3,8 +3,8 @@
 For each deployment and each of a few lengths of prompts: the time to the first token and the time for each further one,
 as moving averages that rise at once and fall slowly (as "peak EWMA" in Finagle's load balancer does: a slow answer is
 news, a quick one may be luck). A deployment that nobody asks drifts back to what policy expects of it, or else to the
-best that it was seen to do, so that it is tried again. What was measured with some load in flight is scaled to the load
-that there is now.
+best that it was seen to do, so that it is tried again. A backend reads prompts before it answers: what was measured
+with some prompts waiting there is scaled to those that wait now.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _RISE, _FALL, _SLOW = 0.5, 0.15, 0.05
 _HALF_LIFE_S = 20.0
 """After which half of the distance to what is expected is gone, while nobody asks."""
 _REFRESH_S = 0.25
-_SOME_TOKENS = 2_000.0
-"""In flight, at which load begins to matter."""
-_LEAST_SCALE, _MOST_SCALE = 0.5, 4.0
+_SOME_TOKENS = 1_000.0
+"""Taken for a prompt's length where nothing was measured."""
+_LEAST_SCALE, _MOST_SCALE = 0.2, 20.0
 
 
 @dataclass(slots=True)
@@ -37,14 +37,21 @@ class _Average:
     value: float
     least: float
     load: float
-    """Tokens that usually were in flight when it was measured."""
+    """Prompt tokens that usually waited there when it was measured."""
+    size: float
+    """Prompt tokens of those that it was measured with, usually."""
     at: float
 
-    def add(self, value: float, load: float, now: float) -> None:
+    def add(self, value: float, load: float, size: float, now: float) -> None:
         self.value += (_RISE if value > self.value else _FALL) * (value - self.value)
         self.least = min(value, self.least + _SLOW * (value - self.least))
         self.load += _FALL * (load - self.load)
+        self.size += _FALL * (size - self.size)
         self.at = now
+
+    def scale(self, load: float) -> float:
+        """How much longer it takes with `load` tokens waiting than with what waited when it was measured."""
+        return _bounded((self.size + load) / (self.size + self.load))
 
     def now(self, now: float, expected: float | None) -> float:
         """The value, on its way back to what is expected since it was last measured."""
@@ -62,13 +69,16 @@ class _Deployment:
     in_flight_tokens: int = 0
 
 
-class Begun(msgspec.Struct, frozen=True):
-    """An attempt that is under way: what `ended` needs to know of it."""
+class Begun(msgspec.Struct):
+    """An attempt that is under way."""
 
     deployment: str
     prompt_tokens: int
     in_flight_tokens: int
-    """Of others, when it began."""
+    """Of others, waiting there when it began."""
+    at: float
+    waits: bool = True
+    """Its first token is not there yet."""
 
 
 class Observed:
@@ -93,34 +103,43 @@ class Observed:
     def begun(self, deployment: str, prompt_tokens: int) -> Begun:
         """An attempt begins."""
         found = self._deployments.setdefault(deployment, _Deployment())
-        attempt = Begun(deployment, prompt_tokens, found.in_flight_tokens)
+        attempt = Begun(deployment, prompt_tokens, found.in_flight_tokens, self._clock())
         found.in_flight_tokens += prompt_tokens
         self._renew(deployment)
         return attempt
 
-    def ended(
-        self, attempt: Begun, *, first_token_s: float | None, per_token_s: float | None, output_tokens: int | None
-    ) -> None:
+    def first_token(self, attempt: Begun) -> None:
+        """Its first token is there."""
+        found, now = self._deployments[attempt.deployment], self._clock()
+        self._read(attempt)
+        kind, taken_s = bisect_left(_LENGTHS, attempt.prompt_tokens), now - attempt.at
+        average, load, size = found.first_token.get(kind), attempt.in_flight_tokens, max(1, attempt.prompt_tokens)
+        if average is None:
+            found.first_token[kind] = _Average(taken_s, taken_s, load, size, now)
+        else:
+            average.add(taken_s, load, size, now)
+        self._renew(attempt.deployment)
+
+    def ended(self, attempt: Begun, *, per_token_s: float | None, output_tokens: int | None) -> None:
         """It is over, however that came; None for what was not measured."""
         found, now = self._deployments[attempt.deployment], self._clock()
-        found.in_flight_tokens = max(0, found.in_flight_tokens - attempt.prompt_tokens)
-        if first_token_s is not None:
-            kind = bisect_left(_LENGTHS, attempt.prompt_tokens)
-            average = found.first_token.get(kind)
-            if average is None:
-                load = float(attempt.in_flight_tokens)
-                found.first_token[kind] = _Average(first_token_s, first_token_s, load, now)
-            else:
-                average.add(first_token_s, attempt.in_flight_tokens, now)
+        self._read(attempt)
         if per_token_s is not None:
             if found.per_token is None:
-                found.per_token = _Average(per_token_s, per_token_s, 0.0, now)
+                found.per_token = _Average(per_token_s, per_token_s, 0.0, 1.0, now)
             else:
-                found.per_token.add(per_token_s, 0.0, now)
+                found.per_token.add(per_token_s, 0.0, 1.0, now)
         if output_tokens:
             usual = found.output_tokens
             found.output_tokens = output_tokens if usual is None else usual + _SLOW * (output_tokens - usual)
         self._renew(attempt.deployment)
+
+    def _read(self, attempt: Begun) -> None:
+        """Its prompt waits no more."""
+        if attempt.waits:
+            attempt.waits = False
+            found = self._deployments[attempt.deployment]
+            found.in_flight_tokens = max(0, found.in_flight_tokens - attempt.prompt_tokens)
 
     def predictions(self, prompt_tokens: int) -> Mapping[str, Prediction]:
         """For a prompt of this length, by deployment. The mapping never changes; a newer one takes its place."""
@@ -145,10 +164,10 @@ class Observed:
         if found is None or average is None:
             if expected is None or found is None:
                 return expected
-            first_s = expected.first_token_s * _scale(found.in_flight_tokens, 0.0)
+            first_s = expected.first_token_s * _bounded((_SOME_TOKENS + found.in_flight_tokens) / _SOME_TOKENS)
         else:
             first_s = average.now(now, None if expected is None else expected.first_token_s)
-            first_s *= _scale(found.in_flight_tokens, average.load)
+            first_s *= average.scale(found.in_flight_tokens)
         per_s = expected.per_token_s if expected is not None else 0.0
         if found.per_token is not None:
             per_s = found.per_token.now(now, None if expected is None else per_s)
@@ -165,6 +184,5 @@ def _nearest(averages: Mapping[int, _Average], kind: int) -> _Average | None:
     return averages[min(averages, key=lambda other: abs(other - kind))] if averages else None
 
 
-def _scale(load_now: float, load_then: float) -> float:
-    """How much longer it takes with what is in flight now than with what was when it was measured."""
-    return min(_MOST_SCALE, max(_LEAST_SCALE, (_SOME_TOKENS + load_now) / (_SOME_TOKENS + load_then)))
+def _bounded(scale: float) -> float:
+    return min(_MOST_SCALE, max(_LEAST_SCALE, scale))

@@ -13,6 +13,6 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     per_token_s: float
     """For each further token."""
     in_flight_tokens: int = 0
-    """Prompt tokens of the requests that it is answering for this gateway."""
+    """Prompt tokens of this gateway's requests that wait there for their first token."""
     output_tokens: float | None = None
     """How long its answers usually are; None: not known."""

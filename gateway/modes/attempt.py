@@ -89,7 +89,6 @@ class _Attempt:
         self._usage_told = False
         self._first: float | None = None
         self._begun: Begun | None = None
-        self._begun_at = 0.0
 
     async def run(self) -> None:
         plan, record = self._plan, self._record
@@ -106,7 +105,6 @@ class _Attempt:
             traceparent=plan.traceparent,
         )
         if plan.observed is not None:
-            self._begun_at = plan.elapsed_s()
             self._begun = plan.observed.begun(self._deployment.id, input_tokens_estimate(plan.request))
         try:
             await plan.backends.client(self._deployment.backend).answer(call, self._pass_on)
@@ -160,12 +158,14 @@ class _Attempt:
         if not isinstance(event, Finished | UsageReported | WholeAnswer):
             self._first = self._plan.elapsed_s()
             record.final_ttft_s = self._first
+            if self._plan.observed is not None and self._begun is not None:
+                self._plan.observed.first_token(self._begun)
         for waiting in self._waiting:
             await self._emit(waiting)
         self._waiting.clear()
 
     def _observe(self) -> None:
-        """Tell how long it took: of what ended well, or far enough to have begun."""
+        """Tell that it is over, and of what ended well how fast it was."""
         observed, begun, first = self._plan.observed, self._begun, self._first
         if observed is None or begun is None:
             return
@@ -173,8 +173,7 @@ class _Attempt:
         per_token_s = None
         if first is not None and tokens > 1:
             per_token_s = (self._plan.elapsed_s() - first) / (tokens - 1)
-        first_token_s = None if first is None else first - self._begun_at
-        observed.ended(begun, first_token_s=first_token_s, per_token_s=per_token_s, output_tokens=tokens or None)
+        observed.ended(begun, per_token_s=per_token_s, output_tokens=tokens or None)
 
     def _estimate(self) -> Usage:
         return Usage(

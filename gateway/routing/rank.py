@@ -33,6 +33,7 @@ NEAR_WITH_PREFIX = 0.3
 
 _FAILS, _EDGE, _OVER = 1e9, 1e6, 1e3
 """Added to scores, which stay far below: each outweighs all that come after it."""
+_MOST_OVER = 900.0
 
 
 def failing(policy: CompiledPolicy, facts: Facts) -> frozenset[str]:
@@ -144,7 +145,8 @@ def _add_penalties(
         if limit_s is not None:
             predicted = facts.predicted.get(deployment.id)
             if predicted is not None and predicted.first_token_s > limit_s:
-                scores[place] += _OVER
+                # Where all are late, the one that is least so: by then the weights are no comfort.
+                scores[place] += _OVER * min(predicted.first_token_s / limit_s, _MOST_OVER)
 
 
 def _chosen(
