@@ -12,7 +12,7 @@ import random
 import secrets
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -75,6 +75,8 @@ class Exchange:
     feature: str = ""
     labels: str = ""
     """What the client named in `x-firstdraft-labels`."""
+    believed: Mapping[str, str] = field(default_factory=dict)
+    """Headers that a trusted proxy set."""
     cache_control: CacheControl = field(default_factory=CacheControl)
     traceparent: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
@@ -192,6 +194,7 @@ class Pipeline:
             n=request.n,
             language="",
             metadata=request.metadata,
+            headers=exchange.believed,
             hour=time.gmtime().tm_hour,
             budget_left=self._ledger.share_left(tenant.name, exchange.feature),
             unhealthy=frozenset(),

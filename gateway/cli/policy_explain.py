@@ -32,6 +32,7 @@ ALSO = ("images", "audio", "json", "logprobs")
 @click.option("--label", "labels", multiple=True, help="A label of the request. May be repeated.")
 @click.option("--language", default="", help="The prompt's language, where it is known.")
 @click.option("--metadata", multiple=True, metavar="NAME=VALUE", help="The client's metadata. May be repeated.")
+@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="Set by a trusted proxy. Repeatable.")
 @click.option("--draft", type=click.Choice(["off", "frames", "reasoning"]), help="The client's wish for a draft.")
 @click.option("--stream", is_flag=True, help="A streamed answer is asked for.")
 @click.option("--tools", is_flag=True, help="Tools are offered.")
@@ -54,6 +55,7 @@ def explain(
     labels: tuple[str, ...],
     language: str,
     metadata: tuple[str, ...],
+    headers: tuple[str, ...],
     draft: str | None,
     stream: bool,
     tools: bool,
@@ -93,6 +95,7 @@ def explain(
         n=n,
         language=language,
         metadata=_metadata(metadata),
+        headers={name.lower(): value for name, value in _pairs("--header", headers).items()},
         hour=time.gmtime().tm_hour if hour is None else hour,
         budget_left=budget_left,
         unhealthy=_deployments(loaded, unhealthy),
@@ -138,11 +141,15 @@ def _deployments(loaded: CompiledPolicy, ids: tuple[str, ...]) -> frozenset[str]
 
 
 def _metadata(pairs: tuple[str, ...]) -> dict[str, str]:
+    return _pairs("--metadata", pairs)
+
+
+def _pairs(option: str, pairs: tuple[str, ...]) -> dict[str, str]:
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not name or not equals:
-            raise click.UsageError(f"--metadata: write NAME=VALUE, not `{pair}`")
+            raise click.UsageError(f"{option}: write NAME=VALUE, not `{pair}`")
         found[name] = value
     return found
 

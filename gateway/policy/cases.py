@@ -73,6 +73,7 @@ class GivenSpec(Spec):
     n: Count = 1
     language: Text | None = None
     metadata: dict[str, Text] = Field(default_factory=dict)
+    headers: dict[str, Text] = Field(default_factory=dict)
     hour: Annotated[int, BeforeValidator(_hour)] = 12
     budget_left: Annotated[float, BeforeValidator(_share)] = 1.0
     unhealthy: list[Text] = Field(default_factory=list)
@@ -199,7 +200,7 @@ class _Facts:
 
 _AS_THEY_ARE = (
     *("prompt_tokens", "max_tokens", "stream", "tools", "images", "audio", "json_output", "logprobs", "n"),
-    *("metadata", "hour", "budget_left", "edge_ready"),
+    *("metadata", "headers", "hour", "budget_left", "edge_ready"),
 )
 
 

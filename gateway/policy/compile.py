@@ -48,6 +48,7 @@ def compile_policy(document: Document, environment: Environment, mistakes: Mista
         constraints=constraints,
         conditions=Conditions(rules.compiler, rules.conditions),
         invariants=invariants,
+        trusted_proxies=rules.trusted_proxies(specs),
         tenants=with_classifiers(tenant_policies, specs.tenants),
         keys=tenants.keys,
         keyless_tenant=tenants.keyless,

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ipaddress import ip_network
 
 from gateway.cache.rule import CacheRule
 from gateway.errors import Mistake
 from gateway.inference.deployment import Deployment
 from gateway.inference.request import DraftWish
 from gateway.policy.compile_backends import Places
-from gateway.policy.compiled import Constraint, DraftRule, Invariant, Mode, Objectives, Route, objection
+from gateway.policy.compiled import (
+    Constraint,
+    DraftRule,
+    Invariant,
+    Mode,
+    Objectives,
+    Route,
+    TrustedProxy,
+    objection,
+)
 from gateway.policy.document import Document
 from gateway.policy.expressions import Compiler, Condition, ExpressionError
 from gateway.policy.mistakes import Mistakes, suggestion
@@ -84,6 +94,14 @@ class RulesCompiler:
                 )
             )
         return tuple(found)
+
+    def trusted_proxies(self, specs: Specs) -> tuple[TrustedProxy, ...]:
+        """All peers whose headers are believed."""
+        self._refuse_repeated_names((path, spec.name) for path, spec in specs.trusted_proxies)
+        return tuple(
+            TrustedProxy(networks=tuple(ip_network(name) for name in spec.networks), headers=tuple(spec.headers))
+            for _, spec in specs.trusted_proxies
+        )
 
     def _allowed(self, require: RequireSpec) -> int:
         regions, compliance = tuple(require.region or ()), tuple(require.compliance or ())

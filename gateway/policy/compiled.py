@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Literal
 
@@ -93,6 +94,15 @@ class Invariant:
     def objection(self, deployment: Deployment) -> str:
         """Why `deployment` must not be reached, empty when it may be."""
         return objection(deployment.backend, self.regions, self.compliance)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedProxy:
+    """Peers whose word in these headers is believed."""
+
+    networks: tuple[IPv4Network | IPv6Network, ...]
+    headers: tuple[str, ...]
+    """In lower case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +196,7 @@ class TenantPolicy:
 
 
 _MOST_REMEMBERED = 4_096
+_LONGEST_HEADER = 1_000
 
 
 class Memo:
@@ -225,6 +236,7 @@ class CompiledPolicy:
     constraints: tuple[Constraint, ...]
     conditions: Conditions
     invariants: tuple[Invariant, ...]
+    trusted_proxies: tuple[TrustedProxy, ...] = ()
     tenants: dict[str, TenantPolicy]
     keys: dict[str, tuple[str, str]]
     """SHA-256 of an API key in hex -> names of tenant and key."""
@@ -248,6 +260,27 @@ class CompiledPolicy:
     """What is allowed and most likely not meant."""
 
     memo: Memo = field(default_factory=Memo, init=False, compare=False, repr=False)
+
+    def believed(self, peer: str | None, values_of: Callable[[str], Sequence[str]]) -> dict[str, str]:
+        """Of a request's headers those that its peer, an IP address, may set; names in lower case.
+
+        One that is there twice is left out: it cannot be told which of the two is the proxy's.
+        """
+        if not self.trusted_proxies or peer is None:
+            return {}
+        try:
+            address = ip_address(peer.partition("%")[0])
+        except ValueError:
+            return {}
+        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+        named = (
+            name
+            for proxy in self.trusted_proxies
+            if any((mapped or address) in network for network in proxy.networks)
+            for name in proxy.headers
+        )
+        found = {name: values_of(name) for name in named}
+        return {name: values[0][:_LONGEST_HEADER] for name, values in found.items() if len(values) == 1}
 
     def wanted(self, route: Route, named: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """What `route` prefers for a request that names the model of `named`, before anything is filtered."""

@@ -48,6 +48,7 @@ def look_at_literals(policy: CompiledPolicy, document: Document, mistakes: Mista
         deployments=policy.deployments,
         tenants=policy.tenants,
         regions={tenant.region for tenant in tenants if tenant.region},
+        headers={header for proxy in policy.trusted_proxies for header in proxy.headers},
         tenant_labels={label for tenant in tenants for label in tenant.labels},
     )
     rules = [("constraints", rule.name, rule.when) for rule in policy.constraints]

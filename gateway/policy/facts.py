@@ -40,6 +40,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     n: int = 1
     language: str = ""
     metadata: Mapping[str, str] = {}
+    headers: Mapping[str, str] = {}
+    """That a trusted proxy set; names in lower case."""
     hour: int = 0
     """Of the day, 0..23, in UTC."""
     budget_left: float = 1.0
@@ -111,6 +113,12 @@ VARIABLES: tuple[Variable, ...] = (
         "map(string, string)",
         "the client's metadata; ask `has(request.metadata.x)` first",
         lambda facts: dict(facts.metadata),
+    ),
+    Variable(
+        "request.headers",
+        "map(string, string)",
+        'headers that a trusted proxy set, as in `request.headers["x-user-region"]`',
+        lambda facts: dict(facts.headers),
     ),
     Variable("request.hour", "int", "hour of the day in UTC, 0..23", lambda facts: _whole(facts.hour)),
     Variable(

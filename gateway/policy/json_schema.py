@@ -16,6 +16,7 @@ from gateway.policy.schema import (
     RouteSpec,
     Spec,
     TenantSpec,
+    TrustedProxySpec,
 )
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -26,6 +27,7 @@ _ENTRIES: dict[str, type[Spec]] = {
     "constraints": ConstraintSpec,
     "routes": RouteSpec,
     "invariants": InvariantSpec,
+    "trusted_proxies": TrustedProxySpec,
 }
 
 

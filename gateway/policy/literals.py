@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from gateway.policy.mistakes import suggestion
+from gateway.policy.space import entry_aspect
 from gateway.policy.syntax import Call, Constant, ListOf, Name, Node, walk
 
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
@@ -22,6 +23,8 @@ class Known(NamedTuple):
     tenants: Iterable[str]
     regions: Iterable[str]
     tenant_labels: Iterable[str]
+    headers: Iterable[str]
+    """That a trusted proxy sets."""
 
 
 class Odd(NamedTuple):
@@ -35,6 +38,9 @@ class Odd(NamedTuple):
 def odd_literals(tree: Node, known: Known) -> Iterator[Odd]:
     """What is compared in `tree` with something that it can never be."""
     for part in walk(tree):
+        kind, _, key = (entry_aspect(part) or "").partition(" ")
+        if kind == "request.headers" and key not in (there := set(known.headers)):
+            yield Odd(part.offset, f"no trusted proxy sets the header `{key}`{suggestion(key, there)}", is_certain=True)
         if isinstance(part, Call) and part.function in _NEVER_EQUAL | {"_!=_"}:
             for asked, compared in itertools.permutations(part.arguments, 2):
                 check = _CHECKS.get(asked.name) if isinstance(asked, Name) else None

@@ -62,6 +62,14 @@ RegionPattern = Annotated[
     BeforeValidator(values.region_pattern),
     WithJsonSchema({"type": "string", "pattern": r"^[A-Za-z0-9._-]*\*?$", "examples": ["eu-west", "eu-*"]}),
 ]
+Network = Annotated[
+    str, BeforeValidator(values.network), WithJsonSchema({"type": "string", "examples": ["10.0.0.0/8", "::1/128"]})
+]
+HeaderName = Annotated[
+    str,
+    BeforeValidator(values.header_name),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9-]{1,64}$", "examples": ["x-user-region"]}),
+]
 
 
 class Spec(BaseModel):
@@ -176,6 +184,14 @@ class InvariantSpec(Spec):
     name: PlainName
     when: Text | None = None
     require: RequireSpec
+
+
+class TrustedProxySpec(Spec):
+    """Peers that may say something about a request in headers: what they set, clients behind them cannot."""
+
+    name: PlainName
+    networks: Annotated[list[Network], Field(min_length=1)]
+    headers: Annotated[list[HeaderName], Field(min_length=1)]
 
 
 class OptimizeSpec(Spec):

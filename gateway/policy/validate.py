@@ -24,6 +24,7 @@ from gateway.policy.schema import (
     RouteSpec,
     Spec,
     TenantSpec,
+    TrustedProxySpec,
 )
 from gateway.policy.yaml_file import Path
 
@@ -42,6 +43,7 @@ class Specs:
     constraints: list[tuple[Path, ConstraintSpec]] = field(default_factory=list)
     routes: list[tuple[Path, RouteSpec]] = field(default_factory=list)
     invariants: list[tuple[Path, InvariantSpec]] = field(default_factory=list)
+    trusted_proxies: list[tuple[Path, TrustedProxySpec]] = field(default_factory=list)
 
 
 def validate(document: Document, mistakes: Mistakes) -> Specs:
@@ -53,6 +55,7 @@ def validate(document: Document, mistakes: Mistakes) -> Specs:
     specs.constraints = check.listed("constraints", ConstraintSpec)
     specs.routes = check.listed("routes", RouteSpec)
     specs.invariants = check.listed("invariants", InvariantSpec)
+    specs.trusted_proxies = check.listed("trusted_proxies", TrustedProxySpec)
     for name, entries in document.mappings["models"].items():
         path: Path = ("models", name)
         check.name(path, name, values.name)

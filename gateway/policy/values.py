@@ -7,6 +7,7 @@ with a sentence that says what is wrong and what to write.
 # ruff: noqa: TRY004 - pydantic makes a mistake of a ValueError; a TypeError would pass through it
 from __future__ import annotations
 
+import ipaddress
 import re
 from decimal import Decimal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -28,6 +29,8 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _PERCENTAGE = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?%")
 _WINDOWS = ("minute", "hour", "day", "week", "month")
+_HEADER = re.compile(r"[a-z0-9-]{1,64}")
+_SECRET_HEADERS = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -205,6 +208,26 @@ def region_pattern(value: object) -> str:
     found = text(value)
     if not _PLAIN_NAME.fullmatch(found.removesuffix("*") or "x"):
         raise ValueError(f"`{found[:80]}` is no region; write `eu-west`, or `eu-*` for all that begin so")
+    return found
+
+
+def network(value: object) -> str:
+    """A network in CIDR notation, as in `10.0.0.0/8`; an address stands for itself."""
+    found = text(value)
+    try:
+        ipaddress.ip_network(found)
+    except ValueError as problem:
+        raise ValueError(f"`{found[:80]}` is no network such as 10.0.0.0/8: {problem}") from None
+    return found
+
+
+def header_name(value: object) -> str:
+    """The name of an HTTP header, in lower case; not one that says who asks."""
+    found = text(value).lower()
+    if not _HEADER.fullmatch(found):
+        raise ValueError(f"`{found[:80]}` is no name of a header; use letters, digits and -")
+    if found in _SECRET_HEADERS:
+        raise ValueError(f"`{found}` holds a key, and conditions see no keys")
     return found
 
 

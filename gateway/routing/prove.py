@@ -303,7 +303,7 @@ def facts_of(aspects: Mapping[Aspect, Value], space: Space) -> Facts:
             for aspect, value in aspects.items()
             if aspect.startswith(f"request.{name} ") and value is not None
         }
-        for name in ("metadata",)
+        for name in ("metadata", "headers")
     }
     return Facts(
         **{
@@ -338,6 +338,7 @@ def options(facts: Facts) -> list[str]:
     found += [word for option, text in texts if text for word in (option, text)]
     found += [word for label in sorted(facts.labels) for word in ("--label", label)]
     found += [word for name, text in sorted(facts.metadata.items()) for word in ("--metadata", f"{name}={text}")]
+    found += [word for name, text in sorted(facts.headers.items()) for word in ("--header", f"{name}={text}")]
     numbers = (
         ("--prompt-tokens", facts.prompt_tokens, 0),
         ("--max-tokens", facts.max_tokens, None),

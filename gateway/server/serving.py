@@ -115,6 +115,7 @@ def exchange_of(http: web.Request, request: InferenceRequest) -> Exchange:
         started=http[STARTED],
         feature=record.feature,
         labels=",".join(http.headers.getall("x-firstdraft-labels", ())),
+        believed=http[POLICY].believed(http.remote, lambda name: http.headers.getall(name, ())),
         cache_control=control.parse(",".join(http.headers.getall("cache-control", ()))),
         traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None,
     )

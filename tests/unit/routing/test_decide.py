@@ -285,7 +285,7 @@ def test_policy_without_an_edge_drafts_nothing(tmp_path: Path):
         tmp_path,
         backends="backends: {a: {type: openai, base_url: 'http://a.example'}}",
         models="models: {m: [{backend: a, model: x, price: free}]}",
-        constraints="",
+        constraints="constraints: []",
         routes="routes: [{name: r, mode: draft_refine}]",
     )
     decision = decide(policy, facts(model="m", draft=DraftWish.FRAMES))
