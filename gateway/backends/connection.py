@@ -17,6 +17,8 @@ from multidict import CIMultiDict
 from gateway.inference.deployment import Backend
 
 _KEEPALIVE_S = 30.0
+_ANTHROPIC_VERSION = "2023-06-01"
+"""Of the Messages API: the only one there is."""
 _NO_LIMITS = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
 """`AttemptLimits` has them all under one timer; aiohttp would set several for each request and one for each read."""
 
@@ -62,7 +64,11 @@ class Connections:
                 "user-agent": "firstdraft",
             }
         )
-        if backend.api_key is not None:
+        if backend.type == "anthropic":
+            self._headers["anthropic-version"] = _ANTHROPIC_VERSION
+        if backend.api_key is not None and backend.type == "anthropic":
+            self._headers["x-api-key"] = backend.api_key.reveal()
+        elif backend.api_key is not None:
             self._headers["authorization"] = f"Bearer {backend.api_key.reveal()}"
         self._kept: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Protocol
 
-from gateway.inference.deployment import Deployment
+from gateway.inference.deployment import BackendType, Deployment
 from gateway.inference.events import Emit, Event, WholeAnswer
 from gateway.inference.request import InferenceRequest, Surface
-from gateway.wire import openai_completions, openai_embeddings
+from gateway.inference.usage import Usage
+from gateway.wire import (
+    anthropic_messages_answer,
+    anthropic_messages_write,
+    openai_chat_write,
+    openai_completions,
+    openai_embeddings,
+)
 from gateway.wire.openai_chat import StreamDecoder, decode_answer, encode_request
 from gateway.wire.openai_chat_canonical import CanonicalAnswer
-from gateway.wire.openai_chat_write import write_request
 
 
 class _Encode(Protocol):
@@ -27,22 +33,45 @@ class _Decode(Protocol):
 
 
 class _Decoder(Protocol):
-    def __call__(self, *, deployment: str, n: int) -> StreamDecoder: ...
+    def __call__(self, *, deployment: str, n: int) -> Decoder: ...
+
+
+class Decoder(Protocol):
+    """Reads one answer's stream, and says when it is over."""
+
+    ended: bool
+    usage: Usage | None
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events of one read."""
+
+    def close(self) -> list[Event]:
+        """The events that the end of the stream completes."""
+
+
+class Translator(Protocol):
+    """Turns one answer's events into deltas."""
+
+    def events(self, event: Event) -> list[Event]:
+        """The events in place of one."""
+
+    def end(self) -> list[Event]:
+        """What is left at the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """One surface on one kind of backend. `translates`: the client speaks another schema than the backend."""
+    """One surface on one kind of backend. `translator`: the client speaks another schema than the backend."""
 
     path: str
     encode: _Encode
     decode: _Decode = decode_answer
     decoder: _Decoder = StreamDecoder
-    translates: bool = False
+    translator: Callable[[], Translator] | None = None
 
 
 _CHAT = Dialect(path="/chat/completions", encode=encode_request)
-_THROUGH_CHAT = Dialect(path="/chat/completions", encode=write_request, translates=True)
+_THROUGH_CHAT = Dialect(path="/chat/completions", encode=openai_chat_write.write_request, translator=CanonicalAnswer)
 
 _OPENAI: Mapping[Surface, Dialect] = MappingProxyType(
     {
@@ -60,17 +89,30 @@ _OPENAI: Mapping[Surface, Dialect] = MappingProxyType(
 )
 
 
-def openai_dialect(surface: Surface) -> Dialect:
-    """How a backend with OpenAI's API is asked: in the client's own schema where it has that one, else as a chat."""
+_MESSAGES = Dialect(
+    path="/messages",
+    encode=anthropic_messages_write.relay_request,
+    decode=anthropic_messages_answer.decode_answer,
+    decoder=anthropic_messages_answer.MessagesDecoder,
+)
+_THROUGH_MESSAGES = replace(
+    _MESSAGES, encode=anthropic_messages_write.write_request, translator=anthropic_messages_answer.CanonicalMessage
+)
+
+
+def dialect_of(kind: BackendType, surface: Surface) -> Dialect:
+    """How such a backend is asked: in the client's own schema where it has that one, else in its main one."""
+    if kind == "anthropic":
+        return _MESSAGES if surface == "messages" else _THROUGH_MESSAGES
     return _OPENAI.get(surface, _THROUGH_CHAT)
 
 
 class Translation:
     """Emits an answer of a backend's schema in no schema's words."""
 
-    def __init__(self, emit: Emit) -> None:
+    def __init__(self, emit: Emit, translator: Translator) -> None:
         self._emit = emit
-        self._answer = CanonicalAnswer()
+        self._answer = translator
 
     async def emit(self, event: Event) -> None:
         """Emit what stands in place of `event`."""

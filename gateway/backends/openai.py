@@ -1,4 +1,4 @@
-"""A backend that speaks OpenAI's chat API over HTTP: vLLM, SGLang, TGI, llama-server, OpenAI and many more.
+"""A backend over HTTP, in OpenAI's API (vLLM, SGLang, TGI, llama-server, OpenAI and many more) or in Anthropic's.
 
 An attempt: wait for a place, send, look at the head, then either read one body or relay reads of a stream. What is
 wrong with an answer is found before any of it is passed on, as far as it can be. An attempt that ends in any other way
@@ -16,7 +16,7 @@ import aiohttp
 from gateway.backends.call import Call
 from gateway.backends.connection import Connections
 from gateway.backends.content_coding import ContentDecoder, Identity, content_decoder
-from gateway.backends.dialect import Dialect, Translation, openai_dialect
+from gateway.backends.dialect import Dialect, Translation, dialect_of
 from gateway.backends.failures import LIBRARY_ERRORS, failure
 from gateway.backends.limits import AttemptLimits
 from gateway.backends.refusal import passed_headers, retry_after_s
@@ -55,11 +55,11 @@ class OpenAIBackend:
             BackendUnreachable, BackendTimeout, BackendBroken, BackendCut, BackendRefused: see `errors`.
             InvalidRequest: the backend's schema has no word for something that the request asks for.
         """
-        dialect = openai_dialect(call.request.surface)
-        if not dialect.translates:
+        dialect = dialect_of(call.deployment.backend.type, call.request.surface)
+        if dialect.translator is None:
             await self._answer(_Attempt(call, dialect), emit)
             return
-        translation = Translation(emit)
+        translation = Translation(emit, dialect.translator())
         await self._answer(_Attempt(call, dialect), translation.emit)
         await translation.end()
 

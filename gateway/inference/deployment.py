@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-BackendType = Literal["edge", "openai"]
+BackendType = Literal["edge", "openai", "anthropic"]
 
 TOKENS_PER_PRICE = 1_000_000
 """Prices are given for this many tokens."""

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gateway.errors import BackendRefused, FirstdraftError
-from gateway.wire.openai_chat_error import told
+from gateway.wire.openai_chat_error import is_anthropic, told
 
 _ENCODER = msgspec.json.Encoder()
 _TYPES = {
@@ -29,21 +29,15 @@ _TYPES = {
 
 def encode_error(error: FirstdraftError, request_id: str) -> bytes:
     """The body for a client. Beside Anthropic's members it has the code, and the field that is to blame."""
-    if isinstance(error, BackendRefused) and error.body is not None and is_error(error.body):
+    if isinstance(error, BackendRefused) and error.body is not None and is_anthropic(error.body):
         return error.body
     known = told(error, request_id)
+    kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+    if isinstance(error, BackendRefused) and known["type"] in _TYPES.values():
+        kind = known["type"]  # the backend's own word, which an error inside a stream has no status for
     shown: dict[str, Any] = {
-        "type": _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error"),
+        "type": kind,
         "message": known["message"],
     }
     shown |= {name: value for name in ("code", "param") if (value := known[name]) is not None}
     return _ENCODER.encode({"type": "error", "error": shown, "request_id": request_id})
-
-
-def is_error(body: bytes) -> bool:
-    """The body is an error object of this schema."""
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return isinstance(value, dict) and value.get("type") == "error" and isinstance(value.get("error"), dict)

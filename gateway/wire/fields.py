@@ -14,6 +14,7 @@ RAW_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 """An object's members, each byte for byte."""
 _PATH = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 
+_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,")
 _Body = TypeVar("_Body", bound=msgspec.Struct)
 
 
@@ -104,6 +105,12 @@ def list_of(value: object, path: str) -> list[Any]:
     if not isinstance(value, list):
         raise wrong_type(path, "an array", value)
     return value
+
+
+def data_of(url: str) -> tuple[str, str]:
+    """Media type and base64 of a data URL; empty for any other."""
+    found = _DATA_URL.match(url)
+    return (found[1], url[found.end() :]) if found else ("", "")
 
 
 def _json_type(value: object) -> str:

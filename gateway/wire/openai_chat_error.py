@@ -17,9 +17,15 @@ _OWN_CREDENTIALS = frozenset({401, 403, 407})
 
 def encode_error(error: FirstdraftError, request_id: str) -> bytes:
     """The body for a client. A backend's own error passes unchanged; a fault of ours shows only the request id."""
-    if isinstance(error, BackendRefused) and error.body is not None:
+    if isinstance(error, BackendRefused) and error.body is not None and not is_anthropic(error.body):
         return error.body
     return _ENCODER.encode({"error": told(error, request_id)})
+
+
+def is_anthropic(body: bytes) -> bool:
+    """An error object's JSON text is in Anthropic's schema, not in OpenAI's."""
+    value = msgspec.json.decode(body)
+    return isinstance(value, dict) and value.get("type") == "error"
 
 
 def told(error: FirstdraftError, request_id: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ as one message. Results of tools are turns of role `tool`.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from gateway.errors import InvalidRequest
@@ -22,10 +21,9 @@ from gateway.inference.conversation import (
     ToolResult,
     Turn,
 )
-from gateway.wire.fields import list_of, object_of, text_of, wrong_type
+from gateway.wire.fields import data_of, list_of, object_of, text_of, wrong_type
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "developer"}
-_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,")
 _TEXT_PARTS = frozenset({"input_text", "output_text", "text", "reasoning_text", "summary_text"})
 
 
@@ -97,12 +95,12 @@ class Items:
             case "input_image" if part.get("image_url") is not None:
                 url = text_of(part, "image_url", path)
                 detail = text_of(part, "detail", path, default="") or None
-                media_type, data = _data_of(url)
+                media_type, data = data_of(url)
                 return Image(url="" if data else url, data=data, media_type=media_type, detail=detail)
             case "input_file" if part.get("file_url") is not None:
                 return File(url=text_of(part, "file_url", path), name=text_of(part, "filename", path, default=""))
             case "input_file" if part.get("file_data") is not None:
-                media_type, data = _data_of(text_of(part, "file_data", path))
+                media_type, data = data_of(text_of(part, "file_data", path))
                 if not data:
                     message = f"'{path}.file_data' must be a data URL, as in data:application/pdf;base64,…"
                     raise InvalidRequest(message, param=f"{path}.file_data")
@@ -126,9 +124,3 @@ class Items:
                 found = self._parts(list_of(parts, f"{path}.{key}"), f"{path}.{key}")
                 texts = [part.text for part in found if isinstance(part, Text)]
         return Reasoning(text="\n".join(texts), sealed=text_of(item, "encrypted_content", path, default=""))
-
-
-def _data_of(url: str) -> tuple[str, str]:
-    """Media type and data of a data URL; empty for any other."""
-    found = _DATA_URL.match(url)
-    return (found[1], url[found.end() :]) if found else ("", "")

@@ -64,6 +64,7 @@ class ScriptedUpstream:
         app.router.add_post("/v1/chat/completions", self._serve)
         app.router.add_post("/v1/completions", self._serve)
         app.router.add_post("/v1/embeddings", self._serve)
+        app.router.add_post("/v1/messages", self._serve)
         app.router.add_get("/v1/models", self._models)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -340,10 +341,69 @@ class _Embeddings(_Performance):
         return {"object": "list", "data": data, "model": self._body["model"], "usage": usage, **self._script.extra}
 
 
+class _Message(_Performance):
+    """Anthropic's Messages: thinking from `extra`, then the text, then the calls."""
+
+    def _blocks(self) -> list[dict[str, Any]]:
+        script = self._script
+        blocks = list(script.extra.get("blocks", []))
+        if script.text:
+            blocks.append({"type": "text", "text": script.text})
+        for call in script.tool_calls or ():
+            given = json.loads(call["function"]["arguments"])
+            blocks.append({"type": "tool_use", "id": call["id"], "name": call["function"]["name"], "input": given})
+        return blocks
+
+    def _message(self, blocks: list[dict[str, Any]], reason: str | None) -> dict[str, Any]:
+        usage = {"input_tokens": 7, "cache_read_input_tokens": 4, "output_tokens": 0 if reason is None else 5}
+        head = {"id": "msg_theirs", "type": "message", "role": "assistant", "model": self._body["model"]}
+        extra = {key: value for key, value in self._script.extra.items() if key != "blocks"}
+        return {**head, "content": blocks, "stop_reason": reason, "stop_sequence": None, "usage": usage, **extra}
+
+    def _answer(self) -> dict[str, Any]:
+        return self._message(self._blocks(), self._script.finish_reason)
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        script = self._script
+        yield self._event("message_start", message=self._message([], None))
+        yield self._event("ping")
+        await asyncio.sleep(script.think_s)
+        for index, block in enumerate(self._blocks()):
+            empty = {"text": {"text": ""}, "thinking": {"thinking": "", "signature": ""}, "tool_use": {"input": {}}}
+            yield self._event("content_block_start", index=index, content_block={**block, **empty[block["type"]]})
+            for number, delta in enumerate(_message_deltas(block)):
+                if script.cut_after == number:
+                    return
+                yield self._event("content_block_delta", index=index, delta=delta)
+                await asyncio.sleep(script.delay_s)
+            yield self._event("content_block_stop", index=index)
+        if script.error_event is not None:
+            yield self._event("error", error=script.error_event)
+            return
+        ending = {"stop_reason": script.finish_reason, "stop_sequence": None}
+        yield self._event("message_delta", delta=ending, usage={"output_tokens": 5})
+        yield self._event("message_stop")
+
+    def _event(self, kind: str, **members: object) -> bytes:
+        data = json.dumps({"type": kind, **members}, ensure_ascii=False)
+        return f"event: {kind}\ndata: {data}\n\n".encode()
+
+
+def _message_deltas(block: dict[str, Any]) -> list[dict[str, Any]]:
+    if block["type"] == "text":
+        return [{"type": "text_delta", "text": piece} for piece in re.findall(r"\s*\S+", block["text"])]
+    if block["type"] == "thinking":
+        thought = {"type": "thinking_delta", "thinking": block["thinking"]}
+        return [thought, {"type": "signature_delta", "signature": block["signature"]}]
+    whole = json.dumps(block["input"])
+    return [{"type": "input_json_delta", "partial_json": piece} for piece in ("", whole[:3], whole[3:])]
+
+
 _KINDS: dict[str, type[_Performance]] = {
     "/v1/chat/completions": _Performance,
     "/v1/completions": _Completion,
     "/v1/embeddings": _Embeddings,
+    "/v1/messages": _Message,
 }
 
 
