@@ -92,6 +92,7 @@ class PlacesCompiler:
         return self._backend(name, spec, base_url=base_url, api_key=api_key, region=region) if base_url else None
 
     def _backend(self, name: str, spec: BackendSpec, *, base_url: str, api_key: Secret | None, region: str) -> Backend:
+        self._check_timeouts(("backends", name, "timeouts"), spec)
         given = {f"{key}_s": seconds for key, seconds in spec.timeouts.model_dump(exclude_none=True).items()}
         return Backend(
             name=name,
@@ -104,6 +105,14 @@ class PlacesCompiler:
             concurrency=spec.concurrency,
             max_tokens_field=spec.max_tokens_field,
         )
+
+    def _check_timeouts(self, path: Path, spec: BackendSpec) -> None:
+        """A limit that is longer than that of the whole attempt limits nothing."""
+        total_s = spec.timeouts.total or Timeouts().total_s
+        for key in ("connect", "first_token", "idle"):
+            seconds = getattr(spec.timeouts, key)
+            if seconds is not None and seconds > total_s:
+                self._add((*path, key), f"`{key}` is longer than `total` ({total_s:g} s), so it limits nothing")
 
     def _base_url(self, path: Path, written: str) -> str:
         url = self._text(path, written).rstrip("/")
@@ -164,6 +173,9 @@ class PlacesCompiler:
 
     def _price(self, path: Path, spec: DeploymentSpec, *, is_edge: bool) -> Price | None:
         if spec.price is not None:
+            cached = spec.price.cached_input
+            if cached is not None and cached > spec.price.input:
+                self._add((*path, "price", "cached_input"), "`cached_input` is dearer than `input`; are they swapped?")
             return _price_of(spec.price)
         if is_edge:
             return FREE

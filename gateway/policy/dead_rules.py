@@ -14,7 +14,7 @@ from gateway.policy.compiled import CompiledPolicy, Route
 from gateway.policy.document import Document
 from gateway.policy.evaluate import Value
 from gateway.policy.literals import Known, odd_literals
-from gateway.policy.mistakes import Mistakes
+from gateway.policy.mistakes import Mistakes, nearest
 from gateway.policy.outcomes import ERROR, FALSE, TRUE, Formula, Formulas
 from gateway.policy.reach import space_of, ways
 from gateway.policy.search import Effort, TooLarge, Wanted, search
@@ -32,6 +32,7 @@ def look_for_dead_rules(policy: CompiledPolicy, document: Document, mistakes: Mi
     """Note what is dead in `policy`; places are those of `document`."""
     look = _Look(policy, document, mistakes, Effort(_MOST_CHOICES))
     try:
+        look.at_requirements()
         look.at_constraints()
         look.at_routes()
         look.at_fallbacks()
@@ -102,6 +103,27 @@ class _Look:
             if constraint.when is not None:
                 self._say_dead([(constraint.when, TRUE | ERROR)], (*path, "when"), "never true, so it never applies")
 
+    def at_requirements(self) -> None:
+        """Regions and terms that no backend has, where one has nearly the same."""
+        backends = self._policy.backends.values()
+        regions = {backend.region for backend in backends if backend.region}
+        terms = {term for backend in backends for term in backend.compliance}
+        met = {rule.name for rule in self._policy.constraints if rule.allowed}
+        rules = [("constraints", rule.name, rule.regions, rule.compliance) for rule in self._policy.constraints]
+        rules += [("invariants", rule.name, rule.regions, rule.compliance) for rule in self._policy.invariants]
+        for section, name, patterns, demanded in rules:
+            at: Path = (section, _index(self._document, section, name), "require")
+            note = self._mistakes.warn if section == "invariants" or name in met else self._mistakes.add
+            for place, pattern in enumerate(patterns):
+                if not pattern.endswith("*") and pattern not in regions and (near := nearest(pattern, regions)):
+                    mark = self._document.mark((*at, "region", place))
+                    note(mark, f"no backend is in `{pattern}`; did you mean `{near[0]}`?")
+            for place, alternatives in enumerate(demanded):
+                for term in sorted(alternatives - terms):
+                    if near := nearest(term, terms):
+                        mark = self._document.mark((*at, "compliance", place))
+                        note(mark, f"no backend has `{term}`; did you mean `{near[0]}`?")
+
     def at_routes(self) -> None:
         """Routes whose condition is never true, or whose requests are all taken by routes above."""
         for index, route in enumerate(self._policy.routes):
@@ -144,7 +166,7 @@ class _Look:
             for guard in self._policy.constraints
             if not guard.allowed >> self._policy.positions[found.id] & 1
         }
-        if not self._is_possible(self._any_tenant, self._reaching(index), {}) or not guards:
+        if not self._is_possible(self._real, self._reaching(index), {}) or not guards:
             return
         named = " and ".join(f"`{guard}`" for guard in sorted(guards))
         self._mistakes.add(self._document.mark(path), f"`{name}` is never used here: {named} always removes it")

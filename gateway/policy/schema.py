@@ -200,6 +200,12 @@ class OptimizeSpec(Spec):
     latency: Weight = 0.0
     cost: Weight = 0.0
 
+    @model_validator(mode="after")
+    def _weighs_something(self) -> OptimizeSpec:
+        if not self.latency and not self.cost:
+            raise ValueError("it weighs nothing; give `latency` or `cost` a weight, or leave `optimize` out")
+        return self
+
 
 class ObjectivesSpec(Spec):
     """Limits that ranking tries to keep."""
