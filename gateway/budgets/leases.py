@@ -102,8 +102,8 @@ class Leases:
         """End the leases that ran out, of whatever gateway, a few times in each lease. Runs for ever."""
         while True:
             await self._rest(self._lease_s / 4 * random.uniform(0.8, 1.2))  # noqa: S311 spreads gateways, hides nothing
+            await self._note_tenants(self._tenants)
             try:
-                await self._note_tenants(self._tenants)
                 tenants = [
                     name.decode(errors="surrogatepass") for name in await self._store.command("SMEMBERS", TENANTS)
                 ]
@@ -117,16 +117,16 @@ class Leases:
         end = asyncio.get_running_loop().time() + pause_s
         while (left_s := end - asyncio.get_running_loop().time()) > 0:
             await asyncio.sleep(min(left_s, _NOTED_AT_MOST_AFTER_S))
-            if new := self._tenants - self._noted:
-                try:
-                    await self._note_tenants(new)
-                except StoreUnavailable:
-                    continue
+            await self._note_tenants(self._tenants - self._noted)
 
     async def _note_tenants(self, tenants: set[str]) -> None:
+        """Say whose holds there are, if it can be said now: a store whose memory is full must still be reaped."""
         if tenants:
-            await self._store.command("SADD", TENANTS, *sorted(tenants))
-            self._noted |= tenants
+            try:
+                await self._store.command("SADD", TENANTS, *sorted(tenants))
+                self._noted |= tenants
+            except StoreUnavailable:
+                self._noted -= tenants
 
     async def _expire(self, tenants: list[str]) -> None:
         words = (RUN, _pack(("",)))

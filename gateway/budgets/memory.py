@@ -6,6 +6,7 @@ For each counter the newest value, and where in the tenant's row of changes (`se
 
 from __future__ import annotations
 
+import time
 from typing import Any, NamedTuple
 
 import msgspec
@@ -39,15 +40,18 @@ class Told(NamedTuple):
 class TenantMemory:
     """Of one tenant: its epoch (empty: never heard of), and the counters by their fields."""
 
-    __slots__ = ("counters", "epoch")
+    __slots__ = ("counters", "epoch", "heard_at_s")
 
     def __init__(self) -> None:
         self.epoch = ""
         self.counters: dict[str, Told] = {}
+        self.heard_at_s = 0.0
+        """When a counter was heard of last, in the monotonic clock's seconds."""
 
     def note(self, epoch: str, seq: int, terms: Terms, answer: list[Any], first: int) -> None:
         """Remember start, spent and end of each limit's window, from `first` on in a script's answer."""
         self.epoch = epoch
+        self.heard_at_s = time.monotonic()
         counters = self.counters
         for field, limit in zip(terms.fields, terms.limits, strict=True):
             counters[field] = Told(epoch, seq, answer[first], answer[first + 1], answer[first + 2], limit)

@@ -174,6 +174,7 @@ class Attack:
         limit = Limit(amount=self.limit, unit="tokens", per="rolling 24h", rolling_s=86_400)
         processes = sum(gateway.starts for gateway in self.gateways)
         async with Store(self.store.url, timeout_s=2.0) as store, Ledger(store, lease_s=LEASE_S) as ledger:
+            await _until_it_serves(ledger, limit)
             for tenant in KEYS:
                 bound = self.limit if tenant == "closed" else int(self.limit * (1 + SHARE * processes))
                 [left] = await ledger.left(tenant, (limit,))
@@ -232,6 +233,16 @@ class Attack:
     def _must(self, holds: bool, rule: str) -> None:
         if not holds:
             self.outcome.broken.append(rule)
+
+
+async def _until_it_serves(ledger: Ledger, limit: Limit) -> None:
+    """A pair that is being put together again refuses for a while."""
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                await ledger.left("nobody", (limit,))
+                return
+            await asyncio.sleep(0.2)
 
 
 async def attack(seed: int, *, seconds: float, kind: str | None, keep: Path | None = None) -> Outcome:

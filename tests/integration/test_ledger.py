@@ -253,6 +253,7 @@ async def test_same_script_twice(ledger, store):
 
 # --- windows and rates ----------------------------------------------------------------------------------------
 
+
 async def test_new_window(ledger, store):
     """A new window begins with nothing spent, whatever the last one came to."""
     last_month = int(datetime.now(UTC).timestamp()) - 40 * 86400
@@ -653,17 +654,21 @@ async def test_more_settlements_than_can_wait(monkeypatch):
         assert ledger._settler.dropped == 2
 
 
-async def test_full_memory(store, ledger):
+@pytest.mark.parametrize("eviction", ["noeviction", "volatile-lru"])
+async def test_full_memory(store, ledger, eviction):
     """A store whose memory is full settles and grants; only caches have to wait."""
     async with ledger.hold(claim()) as hold:
+        await store.command("CONFIG", "SET", "maxmemory-policy", eviction)
         await store.command("CONFIG", "SET", "maxmemory", "1mb")
         try:
             with pytest.raises(StoreUnavailable, match="refused"):
                 await store.set("fd1:cache:x", b"x", ttl_s=10)
+            assert store.healthy
             async with ledger.hold(claim()) as other:
                 other.release()
             hold.charge(used(1, 0), 0)
             assert await left(ledger) == 700
         finally:
             await store.command("CONFIG", "SET", "maxmemory", "256mb")
+            await store.command("CONFIG", "SET", "maxmemory-policy", "volatile-lru")
     assert await left(ledger) == 999

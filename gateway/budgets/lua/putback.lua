@@ -9,7 +9,7 @@ local reply = {1}
 for i = 3, #given do
   local id, taken_in, taken_seq = unpack(given[i])
   local open = redis.call('HEXISTS', KEYS[2], id) == 1
-  local ended = taken_in == epoch or (taken_in == parent and taken_seq <= since) or is_closed(id)
+  local ended = taken_in == epoch or has_heard(taken_in, taken_seq) or is_closed(id)
   if not open and not ended then
     local record = cmsgpack.unpack(ARGV[i])
     record.recalled = 1

@@ -6,6 +6,7 @@ local reply
 if not is_other_epoch(false) then
   return {epoch, now_ms, seq}
 end
+local parent = redis.call('HGET', KEYS[1], 'parent') or ''
 if parent == '' then -- gateways that knew nothing came first
   parent = given[1]
   opens_ms = now_ms + RECALL_MS
@@ -33,8 +34,10 @@ for i = 2, #given do
   local field, told_in, told_seq, start, spent, till = unpack(given[i])
   local begun, current = now_in(field, start)
   local difference = 0
-  if told_in == parent then
-    local base = bases[field] or {since, start, 0}
+  if has_heard(told_in, told_seq) then
+    difference = 0
+  elseif told_in == parent then
+    local base = bases[field] or {0, start, 0}
     if told_seq > base[1] then
       difference = spent - ((is_rolling(field) or base[2] == start) and base[3] or 0)
       bases[field] = {told_seq, start, spent}

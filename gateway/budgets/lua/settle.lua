@@ -41,7 +41,7 @@ if taken_in == '' then
   close(id) -- should `hold` still be under way to the server, it comes too late
   return {0, epoch, now_ms, seq}
 end
-if taken_in == epoch or (taken_in == parent and taken_seq <= since) or is_closed(id) then
+if taken_in == epoch or has_heard(taken_in, taken_seq) or is_closed(id) then
   return {0, epoch, now_ms, seq} -- this server had it, and has ended it
 end
 if not ARGV[3] then

@@ -2,7 +2,7 @@
 --
 --   KEYS[1] ledger  hash    "run"     the server process that served the last call
 --                           "epoch"   a name for the time since the server last may have lost something; "parent" the
---                                     epoch before it; "since" the value of "seq" when it began
+--                                     epoch before it; "ended" packed: earlier epoch -> what "seq" was at its end
 --                           "seq"     how many changes there were to what is spent
 --                           "opens"   until then (ms) holds that fail closed wait, so that all gateways can say what
 --                                     they know; "bases" what they said, packed: field -> {seq, start, spent}
@@ -217,12 +217,23 @@ local function expire_leases()
 end
 
 -- The epoch. Another process than before, or none before, begins a new one; its counters are what it still has.
-local head = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'seq', 'opens', 'parent', 'since')
+local head = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'seq', 'opens')
 local epoch, seq, opens_ms = head[2] or '', tonumber(head[3] or 0), tonumber(head[4] or 0)
-local parent, since = head[5] or '', tonumber(head[6] or 0)
+local EPOCHS_KEPT = 32
+
+local function ended_epochs()
+  local packed = redis.call('HGET', KEYS[1], 'ended')
+  return packed and cmsgpack.unpack(packed) or {}
+end
+
+-- True when this server had what happened at `at_seq` of an epoch that is over.
+local function has_heard(of_epoch, at_seq)
+  local ended = ended_epochs()[of_epoch]
+  return ended ~= nil and at_seq <= ended
+end
 
 local function begin_epoch(is_young)
-  local bases = {}
+  local bases, ended, kept = {}, ended_epochs(), 0
   if epoch ~= '' then
     local all = redis.call('HGETALL', KEYS[1])
     for i = 1, #all, 2 do
@@ -238,13 +249,19 @@ local function begin_epoch(is_young)
   if epoch ~= '' or given[1] ~= '' or is_young then
     opens_ms = now_ms + RECALL_MS
   end
-  parent, since = epoch, seq
-  if parent == '' then
-    parent = given[1]
+  for _ in pairs(ended) do
+    kept = kept + 1
   end
+  if kept >= EPOCHS_KEPT then
+    ended = {}
+  end
+  if epoch ~= '' then
+    ended[epoch] = seq
+  end
+  local parent = epoch ~= '' and epoch or given[1]
   epoch = whole(now_us) .. '-' .. string.sub(run, 1, 6)
-  redis.call('HSET', KEYS[1], 'run', run, 'epoch', epoch, 'parent', parent, 'since', whole(since), 'seq', whole(seq),
-    'opens', whole(opens_ms), 'bases', cmsgpack.pack(bases))
+  redis.call('HSET', KEYS[1], 'run', run, 'epoch', epoch, 'parent', parent, 'seq', whole(seq),
+    'opens', whole(opens_ms), 'bases', cmsgpack.pack(bases), 'ended', cmsgpack.pack(ended))
 end
 
 -- True when the gateway has to tell what it knows before it goes on.
