@@ -15,8 +15,11 @@ import yaml
 
 from gateway.classification.kinds import KINDS
 from gateway.cli.main import firstdraft
+from gateway.policy.cases import read_cases
 from gateway.policy.facts import VARIABLES
 from gateway.policy.load import load_policy
+from gateway.routing.prove import prove
+from gateway.routing.trial import run
 from gateway.settings import POLICY_VARIABLES, SETTINGS
 from gateway.wire.openai_chat import decode_request
 
@@ -113,11 +116,23 @@ def test_room_map():
 
 def test_policy_example(tmp_path):
     """The policy in the README loads, as a whole."""
-    (text,) = blocks("yaml")
+    text, *_ = blocks("yaml")
     (tmp_path / "policy.yaml").write_text(text)
     policy = load_policy(tmp_path, {"GPU_EU_KEY": "k"})
     assert set(policy.models) == {"large", "small"}
     assert set(yaml.safe_load(text)) == {"backends", "models", "constraints", "routes", "tenants"}
+
+
+def test_invariant_and_case_examples(tmp_path):
+    """The invariant and the case in the README hold for the policy that is shipped."""
+    _, invariants, cases = blocks("yaml")
+    shutil.copytree(ROOT / "policies", tmp_path / "policies", ignore=shutil.ignore_patterns("examples"))
+    (tmp_path / "policies/invariants.yaml").write_text(invariants)
+    (tmp_path / "policies/tests/first.yaml").write_text(cases)
+    policy = load_policy(tmp_path / "policies", {})
+    assert [outcome.verdict for outcome in prove(policy).outcomes] == ["holds"]
+    (verdict,) = run(policy, read_cases(tmp_path / "policies", policy))
+    assert verdict.differences == ()
 
 
 def test_curl_example():
