@@ -30,6 +30,7 @@ from gateway.conversations.kept import Conversations
 from gateway.edge.client import EdgeClient
 from gateway.edge.supervisor import EdgeSupervisor
 from gateway.errors import EdgeError, EdgeUnavailable, SettingsError, StoreUnavailable
+from gateway.modes.confidence import Confidence
 from gateway.pipeline import Pipeline
 from gateway.policy.store import PolicyStore
 from gateway.settings import Settings
@@ -247,7 +248,7 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
         edge = None
         if machine.edge_socket is not None:
             edge = await stack.enter_async_context(EdgeClient(Path(machine.edge_socket)))
-        backends = await stack.enter_async_context(Backends(edge))
+        backends = await stack.enter_async_context(Backends(edge, Confidence(settings.state).estimate))
         cache = await stack.enter_async_context(
             PromptCache(
                 store, secret=await _cache_secret(store), sealer=_sealer(settings), on_count=metrics.count_cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -14,10 +14,18 @@ from gateway.errors import EdgeUnavailable
 from gateway.inference.deployment import Backend
 
 
-class Backends:
-    """Hands out clients. Two backends that differ in anything, a key or a limit, have two clients."""
+Estimate = Callable[[str, Sequence[float] | None], float | None]
 
-    def __init__(self, edge: EdgeClient | None) -> None:
+
+class Backends:
+    """Hands out clients. Two backends that differ in anything, a key or a limit, have two clients.
+
+    `estimate` takes a model's fingerprint and an answer's features, and says how likely the answer is good.
+    """
+
+    def __init__(self, edge: EdgeClient | None, estimate: Estimate | None = None) -> None:
+        self._edge_client = edge
+        self._estimate = estimate
         self._edge = None if edge is None else EdgeBackend(edge)
         self._clients: dict[Backend, OpenAIBackend] = {}
         self._leaving: list[OpenAIBackend] = []
@@ -32,6 +40,12 @@ class Backends:
             await client.close()
         self._clients.clear()
         self._leaving.clear()
+
+    def estimate(self, found: Sequence[float] | None) -> float | None:
+        """How likely an answer of the edge with these features is good, 0..1; None where its model is not calibrated."""
+        if self._estimate is None or self._edge_client is None:
+            return None
+        return self._estimate(self._edge_client.status.fingerprint, found)
 
     def client(self, backend: Backend) -> BackendClient:
         """The client of `backend`, made at its first use.

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from gateway.cli.serve import home
 from gateway.edge.formats import LADDER, SOURCE, TUNED
-from gateway.edge.model_files import SHIPPED_MODEL, Formats, find_model
+from gateway.edge.model_files import SHIPPED_FORMAT, SHIPPED_MODEL, Formats, find_model, write_whole
 from gateway.errors import EdgeUnavailable
 from gateway.settings import load_settings
 
@@ -30,7 +31,7 @@ _MEGABYTE = 1e6
 
 @click.group()
 def edge() -> None:
-    """The draft model: its formats, and which is fastest here."""
+    """The draft model: its formats, the fastest here, and how sure it is."""
 
 
 def _formats(model: str, state: str | None) -> Formats:
@@ -55,7 +56,7 @@ def formats(*, model: str, state: str | None) -> None:
     MODEL is the shipped model's name (the default) or the path of a .gguf file.
     """
     found = _formats(model, state)
-    chosen = found.chosen or ("q8_0" if model == SHIPPED_MODEL else SOURCE)
+    chosen = _loaded(found, model)
     for name in (SOURCE, *LADDER):
         path = found.made(name)
         size = f"{path.stat().st_size / _MEGABYTE:8.1f} MB" if path else "          -"
@@ -157,3 +158,46 @@ def _reading(bars: Progress, name: str, read: Callable[[Callable[[float], None]]
         raise EdgeUnavailable(str(error)) from error
     finally:
         bars.update(bar, completed=1.0)
+
+
+@edge.command("calibrate")
+@click.argument("pairs", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--model", default=SHIPPED_MODEL, show_default=True, help="The model that gave the answers.")
+@click.option("--format", "name", default=None, help="The format it had; the one that is loaded, if not given.")
+@click.option("--dry-run", is_flag=True, help="Tell what would be learnt, and keep what was learnt before.")
+@_STATE
+def calibrate(*, pairs: tuple[Path, ...], model: str, name: str | None, dry_run: bool, state: str | None) -> None:
+    """Learn from verdicts how far to trust the draft model.
+
+    PAIRS are files of JSON lines: the gateway's own log, whose drafts have their features and their verdict (confirmed
+    is good, revised and replaced are not), or lines {"features": [...], "good": true}. All figures are cross-validated.
+    From then on complete drafts have a `confidence`, for this model in this format; a running gateway reads it at once.
+    """
+    from gateway.modes import calibration
+    from gateway.modes.confidence import calibration_file
+
+    found = _formats(model, state)
+    fingerprint = f"{found.key}-{name or _loaded(found, model)}"
+    known, without = calibration.read_pairs(line for path in pairs for line in path.open("rb"))
+    try:
+        report = calibration.calibrate(known)
+    except ValueError as error:
+        raise EdgeUnavailable(f"nothing can be learnt: {error}") from error
+    learnt = report.calibration
+    click.echo(f"{learnt.pairs} answers, {report.good_share:.1%} good; {without} lines without one")
+    click.echo(f"AUC    {learnt.auc:.3f}   (0.5 knows nothing, 1 everything)")
+    click.echo(f"Brier  {learnt.brier:.3f}   (always saying {report.good_share:.1%}: {report.brier_of_share:.3f})")
+    click.echo("the surest   bad among them")
+    for coverage, risk in report.risks:
+        click.echo(f"{coverage:>10.0%}{risk:>15.1%}")
+    if learnt.brier >= report.brier_of_share:
+        click.echo("it knows no more than the share of good ones: not kept")
+    elif dry_run:
+        click.echo("not kept")
+    else:
+        write_whole(calibration_file(found.folder.parent, fingerprint), msgspec.json.encode(learnt))
+        click.echo(f"kept for {fingerprint}")
+
+
+def _loaded(found: Formats, model: str) -> str:
+    return found.chosen or (SHIPPED_FORMAT if model == SHIPPED_MODEL else SOURCE)

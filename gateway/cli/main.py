@@ -18,7 +18,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "status": ("gateway.cli.status:status", "Say whether a running gateway is ready, and what it waits for."),
     "keys": ("gateway.cli.keys:keys", "API keys of tenants."),
     "budget": ("gateway.cli.budget:budget", "What tenants have spent, and counters made anew."),
-    "edge": ("gateway.cli.edge:edge", "The draft model: its formats, and which is fastest here."),
+    "edge": ("gateway.cli.edge:edge", "The draft model: its formats, the fastest here, and how sure it is."),
     "policy": ("gateway.cli.policy:policy", "Check policies, and explain what they decide."),
 }
 """Where each command is, and its one line in the help (a test compares it with the command's own)."""

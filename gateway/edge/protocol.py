@@ -86,6 +86,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     model: str = ""
     pid: int = 0
     n_ctx: int = 0
+    fingerprint: str = ""
+    """Stands for the model's content and format; empty until it is warm."""
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, tag="load"):

@@ -33,6 +33,7 @@ from gateway.inference.events import (
 )
 from gateway.inference.usage import Usage
 from gateway.modes import attempt
+from gateway.modes.confidence import features
 from gateway.modes.plan import Plan
 from gateway.modes.verdict import judge
 from gateway.telemetry.record import AttemptRecord
@@ -203,12 +204,14 @@ class Draft:
         if self.judged:
             return
         self._state = DraftState.COMPLETE
+        found = self._record.features = features(self._record.logprobs, self.text)
         await self._emit(
             DraftCompleted(
                 text=self.text,
                 model=self.drafter.model,
                 tokens=self._usage.output_tokens,
                 ttft_s=self._plan.record.draft_ttft_s or self._plan.elapsed_s(),
+                confidence=self._plan.backends.estimate(found),
             )
         )
 

@@ -36,6 +36,8 @@ class AttemptRecord:
     """What the deployment itself has counted so far; the tokens above are made from it when the attempt is over."""
     logprobs: list[float] = field(default_factory=list)
     """Of the edge's tokens, in order; not logged."""
+    features: tuple[float, ...] | None = None
+    """Of a whole draft, as `modes.confidence` has them: what the edge is calibrated from."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -30,7 +30,8 @@ class LlamaServer:
     async def __aenter__(self) -> Self:
         quiet = asyncio.subprocess.DEVNULL
         self._process = await asyncio.create_subprocess_exec(*self._command, stdout=quiet, stderr=quiet)
-        self._session = aiohttp.ClientSession(f"http://127.0.0.1:{self._port}", connector=aiohttp.TCPConnector(force_close=True))
+        connector = aiohttp.TCPConnector(force_close=True)  # it closes idle connections without a word
+        self._session = aiohttp.ClientSession(f"http://127.0.0.1:{self._port}", connector=connector)
         async with asyncio.timeout(_START_S):
             while not await self._healthy():
                 await asyncio.sleep(0.1)

@@ -70,6 +70,7 @@ async def test_an_answer_is_streamed_token_by_token(client):
     assert done.prompt_tokens > 10
     assert min(done.queue_s, done.prefill_s, done.decode_s) >= 0
     assert client.status.n_ctx == N_CTX
+    assert client.status.fingerprint.endswith("-q8_0")
 
 
 async def test_log_probabilities_are_those_of_the_tokens(client):

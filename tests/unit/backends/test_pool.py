@@ -1,12 +1,14 @@
 """One client for each backend of the policy."""
 
 import asyncio
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from gateway.backends.edge import EdgeBackend
 from gateway.backends.pool import Backends
+from gateway.edge.client import EdgeStatus
 from gateway.errors import EdgeUnavailable
 from gateway.inference.deployment import Backend, Secret
 from tests.unit.backends.asking import Taken, ask, call_for
@@ -61,3 +63,15 @@ async def test_client_in_use_stays(scripted, deployment):
         assert backends.client(deployment.backend) is client
         await ask(client, call_for(deployment))
     assert len(scripted.peers) == 1
+
+
+async def test_an_answer_is_judged_by_what_was_learnt_of_the_model_that_is_loaded():
+    """The estimate is asked with the edge's fingerprint; without an edge, or without one, there is none."""
+    edge = SimpleNamespace(status=EdgeStatus(state="warm", fingerprint="abc-q8_0"))
+    async with Backends(edge, lambda *asked: 0.5 if asked == ("abc-q8_0", (1.0,)) else None) as backends:
+        assert backends.estimate((1.0,)) == 0.5
+        assert backends.estimate(None) is None
+    async with Backends(None, lambda *_: 0.5) as backends:
+        assert backends.estimate((1.0,)) is None
+    async with Backends(edge) as backends:
+        assert backends.estimate((1.0,)) is None

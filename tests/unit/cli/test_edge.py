@@ -1,11 +1,14 @@
 """`firstdraft edge`, with the real model."""
 
+import json
+import random
 import re
 
 import pytest
 from click.testing import CliRunner
 
 from gateway.cli.main import firstdraft
+from gateway.modes.confidence import FEATURES, Confidence
 
 pytestmark = pytest.mark.edge
 
@@ -58,3 +61,42 @@ def test_tune_keeps_the_fastest_that_is_good_enough(run):
     assert re.search(rf"^{kept} .*loaded at the next start$", run("formats").output, re.MULTILINE)
     strict = run("tune", "--to", "q4_0", "--max-quality-loss", "0", "--dry-run").output
     assert "source would be kept" in strict
+
+
+def log_of_drafts(path, count, *, telling):
+    """Lines as the gateway logs them, in which good drafts are surer."""
+    chance = random.Random(1)
+    with path.open("w") as file:
+        for number in range(count):
+            good = number % 3 > 0
+            values = [chance.gauss(telling if good else 0.0, 1.0) for _ in FEATURES]
+            line = {"draft": "confirmed" if good else "replaced", "attempts": [{"role": "draft", "features": values}]}
+            file.write(json.dumps(line) + "\n")
+    return path
+
+
+def test_calibrate_learns_from_the_log(run, tmp_path):
+    """It tells AUC, Brier score, risk and coverage, and keeps what it has learnt for the format that is loaded."""
+    log = log_of_drafts(tmp_path / "log.jsonl", 200, telling=1.0)
+    assert "not kept" in run("calibrate", str(log), "--dry-run").output
+    done = run("calibrate", str(log))
+    assert done.exit_code == 0, done.output
+    assert "200 answers, 66.5% good" in done.output
+    assert float(re.search(r"^AUC +([0-9.]+)", done.output, re.MULTILINE)[1]) > 0.8
+    (fingerprint,) = re.findall(r"^kept for (\w+-q8_0)$", done.output, re.MULTILINE)
+    confidence = Confidence(tmp_path)
+    assert confidence.estimate(fingerprint, [3.0] * len(FEATURES)) > 0.9
+    assert confidence.estimate(fingerprint, [-3.0] * len(FEATURES)) < 0.1
+
+
+def test_what_knows_nothing_is_not_kept(run, tmp_path):
+    """Noise teaches nothing: drafts then have no confidence rather than a false one."""
+    done = run("calibrate", str(log_of_drafts(tmp_path / "log.jsonl", 200, telling=0.0)))
+    assert "not kept" in done.output
+    assert not list(tmp_path.glob("models/*.confidence"))
+
+
+def test_too_few_verdicts_are_an_error(run, tmp_path):
+    """It says how many there are."""
+    done = run("calibrate", str(log_of_drafts(tmp_path / "log.jsonl", 9, telling=1.0)))
+    assert "6 good and 3 bad" in str(done.exception)

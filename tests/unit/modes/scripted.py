@@ -13,7 +13,7 @@ from gateway.telemetry.record import RequestRecord
 
 @dataclass
 class Script:
-    """What one backend does: events, pauses in seconds (numbers), and at last perhaps an error."""
+    """What one backend does: events, pauses in seconds (numbers), things done to the call, at last perhaps an error."""
 
     steps: list = field(default_factory=list)
     calls: list = field(default_factory=list)
@@ -27,6 +27,8 @@ class Script:
                     await asyncio.sleep(step)
                 elif isinstance(step, Exception):
                     raise step
+                elif callable(step):
+                    step(call)
                 else:
                     await emit(step)
         except asyncio.CancelledError:
@@ -39,6 +41,7 @@ class ScriptedBackends:
 
     def __init__(self, scripts: dict[str, Script]) -> None:
         self.scripts = scripts
+        self.estimate = lambda _found: None
 
     def client(self, backend: Backend) -> Script:
         return self.scripts[backend.name]

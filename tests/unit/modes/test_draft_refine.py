@@ -17,6 +17,7 @@ from gateway.inference.events import (
 )
 from gateway.inference.usage import Usage
 from gateway.modes import run as mode
+from gateway.modes.confidence import features
 from gateway.policy.compiled import Mode
 
 from .scripted import Script, Seen, deployment, plan
@@ -38,11 +39,12 @@ def final(text):
     ]
 
 
-async def run(edge, cloud, finals=(CLOUD,), max_tokens=None):
+async def run(edge, cloud, finals=(CLOUD,), max_tokens=None, estimate=lambda _: None):
     seen = Seen()
     scripts = {"edge": Script(edge), "cloud": Script(cloud)}
     work = plan(scripts, mode=Mode.DRAFT_REFINE, finals=list(finals), draft=EDGE, max_tokens=max_tokens)
     work = replace(work, draft_within_s=1.5, isolated=True, background=True)
+    work.backends.estimate = estimate
     try:
         await mode.run(work, seen)
     finally:
@@ -122,6 +124,18 @@ async def test_a_draft_that_the_edge_has_no_time_for_is_not_begun():
     assert seen.headers == {"x-firstdraft-no-draft": "queue"}
     (call,) = seen.scripts["edge"].calls
     assert (call.first_token_within_s, call.isolated, call.background) == (1.5, True, True)
+
+
+async def test_a_draft_has_a_confidence_where_the_model_is_calibrated():
+    """The estimate is of the whole draft's features, which its attempt keeps; without one there is no number."""
+    seen = await run(DRAFT, [0.05, *final("Paris it is.")])
+    assert seen.of(DraftCompleted)[0].confidence is None
+    asked = []
+    sure = [lambda call: call.record.logprobs.extend([-0.5, -0.25]), *DRAFT]
+    seen = await run(sure, [0.05, *final("Paris it is.")], estimate=lambda found: asked.append(found) or 0.75)
+    assert seen.of(DraftCompleted)[0].confidence == 0.75
+    (draft,) = (attempt for attempt in seen.record.attempts if attempt.role == "draft")
+    assert asked == [draft.features] == [features([-0.5, -0.25], "Paris it is.")]
 
 
 async def test_a_fault_in_the_draft_leaves_the_final_alone():

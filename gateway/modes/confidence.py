@@ -1,0 +1,110 @@
+"""How sure the edge was of an answer: features of its log-probabilities, and an estimate calibrated from verdicts.
+
+Quantiles beat mean and sum, which are biased by length (Gupta et al., "Language Model Cascades: Token-Level
+Uncertainty and Beyond", 2024); all are features, and a logistic regression weighs them (`calibration`). What it has
+learnt holds for one model in one format. Without it there is no estimate: a number that means nothing is worse than
+none.
+
+No numpy here: this runs in the gateway, which starts without it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+FEATURES = ("q0", "q10", "q25", "q50", "q75", "q100", "mean", "sum", "log_length", "repetition")
+"""Of the tokens' natural log-probabilities, but for the last: the share of the text's word triples that came before."""
+_WORDS = 3
+_DIGITS = 4
+"""What is kept of each: they stand in the log."""
+_STEEPEST = 30.0
+"""Where the logistic function is 0 or 1 in any figure that is shown."""
+
+
+def features(logprobs: Sequence[float], text: str) -> tuple[float, ...] | None:
+    """The features of one answer, in the order of `FEATURES`; None for an answer without tokens."""
+    if not logprobs:
+        return None
+    ranked = sorted(logprobs)
+    total = math.fsum(ranked)
+    quantiles = (_quantile(ranked, share) for share in _QUANTILES)
+    found = (*quantiles, total / len(ranked), total, math.log(len(ranked)), _repetition(text))
+    return tuple(round(value, _DIGITS) for value in found)
+
+
+def _quantile(ranked: Sequence[float], share: float) -> float:
+    """Between two values, in proportion."""
+    place = share * (len(ranked) - 1)
+    lower = int(place)
+    upper = min(lower + 1, len(ranked) - 1)
+    return ranked[lower] + (place - lower) * (ranked[upper] - ranked[lower])
+
+
+def _repetition(text: str) -> float:
+    words = text.casefold().split()
+    triples = [tuple(words[place : place + _WORDS]) for place in range(len(words) - _WORDS + 1)]
+    return 1.0 - len(set(triples)) / len(triples) if triples else 0.0
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """What was learnt for one model and format. Weights belong to features that are centred and scaled."""
+
+    features: tuple[str, ...]
+    centre: tuple[float, ...]
+    scale: tuple[float, ...]
+    weights: tuple[float, ...]
+    intercept: float
+    pairs: int
+    auc: float
+    """Area under the ROC curve, cross-validated: 0.5 knows nothing, 1 everything."""
+    brier: float
+    """Mean squared error of the estimate, cross-validated: 0 is best."""
+
+    def estimate(self, values: Sequence[float]) -> float:
+        """How likely such an answer is good, 0..1."""
+        scaled = zip(self.weights, values, self.centre, self.scale, strict=True)
+        logit = self.intercept + sum(weight * (value - centre) / scale for weight, value, centre, scale in scaled)
+        return 1.0 / (1.0 + math.exp(-max(-_STEEPEST, min(logit, _STEEPEST))))
+
+
+def calibration_file(state_dir: Path, fingerprint: str) -> Path:
+    """Where the calibration of a model in a format is kept."""
+    return state_dir / "models" / f"{fingerprint}.confidence"
+
+
+def read_calibration(path: Path) -> Calibration | None:
+    """What is kept there; None when there is nothing, or nothing that can be used."""
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Calibration)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    sizes = {len(found.centre), len(found.scale), len(found.weights)}
+    usable = found.features == FEATURES and sizes == {len(FEATURES)} and 0 not in found.scale
+    return found if usable else None
+
+
+class Confidence:
+    """The estimate for the model that the edge has loaded, read again when it is calibrated anew."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._read: tuple[str, int] | None = None
+        self._calibration: Calibration | None = None
+
+    def estimate(self, fingerprint: str, values: Sequence[float] | None) -> float | None:
+        """0..1; None when this model is not calibrated, or there are no features."""
+        if not fingerprint or values is None:
+            return None
+        path = calibration_file(self._state_dir, fingerprint)
+        try:
+            changed = path.stat().st_mtime_ns
+        except OSError:
+            return None
+        if self._read != (fingerprint, changed):
+            self._read, self._calibration = (fingerprint, changed), read_calibration(path)
+        return None if self._calibration is None else self._calibration.estimate(values)
