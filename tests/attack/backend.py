@@ -22,6 +22,8 @@ class CountingBackend:
         self.unlimited: list[str] = []
         """Tags whose request named no most tokens: nothing would bound such an answer."""
         self.calls = 0
+        self.open = 0
+        """Requests that are being answered."""
         self._rng = random.Random(seed)
         self._runner: web.AppRunner | None = None
 
@@ -51,12 +53,15 @@ class CountingBackend:
         if body["model"] == "cheap-m" and self._rng.random() < 0.05:
             return web.json_response({"error": {"message": "busy", "type": "server_error"}}, status=503)
         self.calls += 1
+        self.open += 1
         self.billed[tag] += PROMPT_TOKENS
         try:
             return await self._answer(request, body, tag, count)
         except (asyncio.CancelledError, ConnectionError):
             self.cut.add(tag)
             raise
+        finally:
+            self.open -= 1
 
     async def _answer(self, request: web.Request, body: dict, tag: str, count: int) -> web.StreamResponse:
         usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": count, "total_tokens": PROMPT_TOKENS + count}
