@@ -79,10 +79,10 @@ def _tidied(part: Any) -> Any:  # noqa: ANN401 - whatever JSON may hold
     if len(choices) == 1:
         del kept["anyOf"]
         return {**choices[0], **kept}
-    return kept
+    return {**kept, "anyOf": choices} if choices else kept
 
 
 def _says_nothing(key: str, value: object) -> bool:
     if key == "title":
         return isinstance(value, str)
-    return key == "default" and not isinstance(value, dict | bool | str)
+    return key == "default" and not isinstance(value, bool | str)

@@ -63,7 +63,7 @@ def test_check_reports_a_broken_invariant_where_it_stands(folder: Path):
     (folder / "invariants.yaml").write_text(BROKEN)
     found = json.loads(run("check", folder, "--json").stdout)
     assert [(Path(each["file"]).name, each["line"], each["column"]) for each in found["mistakes"]] == [
-        ("invariants.yaml", 1, 22)
+        ("invariants.yaml", 1, 21)
     ]
 
 
