@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @DIRECTORY
-@click.option("--most-choices", type=click.IntRange(min=1_000), default=2_000_000, show_default=True, help="Effort.")
+@click.option("--most-choices", type=click.IntRange(min=1_000), default=200_000, show_default=True, help="Effort.")
 @JSON
 def prove(*, directory: Path, most_choices: int, as_json: bool) -> None:
     """Check the invariants of DIR for all requests that there could be.

@@ -11,8 +11,8 @@ from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.load import load_policy
 from gateway.routing.prove import broken, not_proved, prove
 
-MOST_CHOICES_AT_LOAD = 150_000
-"""A second or two of search; what is not through by then is a warning, and `policy prove` searches longer."""
+MOST_CHOICES_AT_LOAD = 50_000
+"""At most some two seconds of search; what is not through by then is a warning, and `policy prove` searches longer."""
 
 
 def load_proven(directory: Path, environ: Mapping[str, str]) -> CompiledPolicy:
