@@ -13,7 +13,6 @@ from gateway.edge.client import EdgeClient
 from gateway.errors import EdgeUnavailable
 from gateway.inference.deployment import Backend
 
-
 Estimate = Callable[[str, Sequence[float] | None], float | None]
 
 
@@ -42,7 +41,7 @@ class Backends:
         self._leaving.clear()
 
     def estimate(self, found: Sequence[float] | None) -> float | None:
-        """How likely an answer of the edge with these features is good, 0..1; None where its model is not calibrated."""
+        """How likely an answer of the edge with these features is good, 0..1; None where that was never learnt."""
         if self._estimate is None or self._edge_client is None:
             return None
         return self._estimate(self._edge_client.status.fingerprint, found)

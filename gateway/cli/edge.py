@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from gateway.cli.serve import home
+from gateway.edge import hub
 from gateway.edge.formats import LADDER, SOURCE, TUNED
 from gateway.edge.model_files import SHIPPED_FORMAT, SHIPPED_MODEL, Formats, find_model, write_whole
 from gateway.errors import EdgeUnavailable
@@ -36,6 +37,8 @@ def edge() -> None:
 
 def _formats(model: str, state: str | None) -> Formats:
     settings = load_settings({"state": state, "policies": "."}, os.environ, home=home())
+    if model.startswith(hub.PREFIX):
+        model = str(hub.fetch(model, settings.state / "hub", lambda told: click.echo(told, err=True)))
     return Formats(find_model(model), settings.state)
 
 
@@ -53,7 +56,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 def formats(*, model: str, state: str | None) -> None:
     """Show which formats of a model there are, and which is loaded.
 
-    MODEL is the shipped model's name (the default) or the path of a .gguf file.
+    MODEL is the shipped model's name (the default), the path of a .gguf file, or hf://….
     """
     found = _formats(model, state)
     chosen = _loaded(found, model)

@@ -14,6 +14,7 @@ In the edge process (`python -m gateway.edge.process`), from the socket inwards:
     json_grammar a JSON schema becomes a grammar; `grammar` holds an answer to it
     answer       one answer's text: sampling, whole UTF-8 characters, stop strings
     model        llama.cpp's low-level API; `grammar` and `quantization` import it, too, and nothing else
+    hub          a model that is fetched: hf://owner/repo/file.gguf
     model_files  which GGUF to load, checked, and made faster at the first start
 
 It must not know policies, tenants' budgets or HTTP; a tenant here is only a name that fairness counts by.

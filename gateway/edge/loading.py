@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.edge import hub
 from gateway.edge.engine import Deliver, Engine
 from gateway.edge.grouping import MEASURED_ROWS, best_groups
 from gateway.edge.job import Prompt
@@ -20,6 +23,7 @@ from gateway.edge.protocol import Submit
 from gateway.edge.quantization import quantize
 from gateway.edge.scheduler import Batch, Limits
 from gateway.edge.threads import choose
+from gateway.errors import EdgeUnavailable
 from gateway.inference.request import Message
 
 _WARM_TOKENS = 4
@@ -37,10 +41,18 @@ class Loaded:
     fingerprint: str
 
 
-def load_engine(name: str, state_dir: Path, limits: Limits, threads: int, deliver: Deliver) -> Loaded:
-    """Finds, checks, converts, loads and warms. Raises EdgeError when the model cannot be used."""
+def load_engine(
+    name: str, state_dir: Path, limits: Limits, *, threads: int, deliver: Deliver, tell: Callable[[str], None]
+) -> Loaded:
+    """Finds or fetches, checks, converts, loads and warms. Raises EdgeError when the model cannot be used.
+
+    `tell` hears what takes long, in words.
+    """
     started = time.monotonic()
+    if name.startswith(hub.PREFIX):
+        name = str(hub.fetch(name, state_dir / "hub", tell))
     path, trouble = prepare_model(name, state_dir, quantize)
+    _check_memory(path)
     if trouble:
         write_log("warning", "edge model format", trouble=trouble)
     model = Model(path, limits=limits, threads=threads or 1)
@@ -51,6 +63,27 @@ def load_engine(name: str, state_dir: Path, limits: Limits, threads: int, delive
     _return_memory()
     write_log("info", "edge warm", file=str(path), threads=model.threads, seconds=round(time.monotonic() - started, 3))
     return Loaded(engine, preparation, model.n_ctx, fingerprint(path, state_dir))
+
+
+def _check_memory(path: Path) -> None:
+    """A model that is larger than the memory that is left would be read from disk again for every token."""
+    size, left = path.stat().st_size, available_bytes()
+    if size > left:
+        raise EdgeUnavailable(
+            f"the model {path.name} does not fit: it has {size / 1e6:.0f} MB, and {left / 1e6:.0f} MB memory are left"
+        )
+
+
+def available_bytes() -> int:
+    """Memory that this process could still take: what the kernel can free, and no more than its control group may."""
+    found = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    left = int(found[1]) * 1024 if found else sys.maxsize
+    try:
+        group = Path("/sys/fs/cgroup")
+        most, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return min(left, int(most) - int(used))
+    except (OSError, ValueError):  # no control groups, or no limit ("max")
+        return left
 
 
 def _warm(model: Model, limits: Limits, preparation: Preparation) -> float:

@@ -84,8 +84,9 @@ class EdgeProcess:
                 arguments.model,
                 arguments.state,
                 self._limits,
-                arguments.threads,
-                lambda outputs, load: self._tell(lambda: self._connections.deliver(outputs, load)),
+                threads=arguments.threads,
+                deliver=lambda outputs, load: self._tell(lambda: self._connections.deliver(outputs, load)),
+                tell=lambda reason: self._tell(lambda: self._connections.change(self._status("starting", reason))),
             )
             status = self._status("warm", "", loaded)
             self._tell(lambda: self._connections.attach(loaded.engine, loaded.preparation, status))
@@ -139,7 +140,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--socket", type=Path, required=True, help="Unix socket to listen on")
     parser.add_argument("--state", type=Path, required=True, help="folder for models made from others")
     parser.add_argument("--parent", type=int, required=True, help="process id of the supervisor")
-    parser.add_argument("--model", default=SHIPPED_MODEL, help="name of the shipped model, or a path")
+    parser.add_argument("--model", default=SHIPPED_MODEL, help="name of the shipped model, a path, or hf://…")
     parser.add_argument("--threads", type=int, default=0, help="threads that decode; 0: measured")
     parser.add_argument("--n-ctx", type=int, default=8_192, help="tokens of all running requests and kept prefixes")
     parser.add_argument("--parallel", type=int, default=16, help="requests answered at once")

@@ -22,6 +22,7 @@ import msgspec
 import structlog
 
 import gateway
+from gateway.edge import hub
 from gateway.edge.heartbeat import Heartbeat, Silent
 from gateway.errors import SettingsError
 
@@ -34,6 +35,11 @@ _LONGEST_LOG_BYTES = 4_096
 _LONGEST_SOCKET_PATH = 100
 """Bytes; the kernel takes 107."""
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH")
+_HUB_VARIABLES = (
+    *("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_DOWNLOAD_TIMEOUT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
+    *("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy"),
+)
+"""Only for a model that a hub has."""
 
 
 class EdgeSupervisor:
@@ -68,6 +74,7 @@ class EdgeSupervisor:
             *("--n-ctx", str(n_ctx)),
             *("--parallel", str(parallel)),
         ]
+        self._with_hub = model.startswith(hub.PREFIX)
         self._silence_s = silence_s
         self._longest_step_s = longest_step_s
         self._process: asyncio.subprocess.Process | None = None
@@ -127,7 +134,7 @@ class EdgeSupervisor:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            env=_environment(),
+            env=_environment(with_hub=self._with_hub),
         )
         self._process = process
         self._log.info("edge started", pid=process.pid)
@@ -192,9 +199,13 @@ class EdgeSupervisor:
         write(event, edge=fields)
 
 
-def _environment() -> dict[str, str]:
-    """What the process needs of ours: no keys, no secrets. GGML_NO_BACKTRACE: a crash must not start a debugger."""
-    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+def _environment(*, with_hub: bool) -> dict[str, str]:
+    """What the process needs of ours: no keys but a hub's, where it fetches its model from one.
+
+    GGML_NO_BACKTRACE: a crash must not start a debugger.
+    """
+    names = (*_KEPT_VARIABLES, *_HUB_VARIABLES) if with_hub else _KEPT_VARIABLES
+    kept = {name: os.environ[name] for name in names if name in os.environ}
     root = str(Path(gateway.__file__).resolve().parent.parent)
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH", ""))))
     return kept | {"GGML_NO_BACKTRACE": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
