@@ -210,7 +210,7 @@ class Ledger:
             needed, tokens=max(needed.tokens, before.tokens), nanousd=max(needed.nanousd, before.nanousd)
         )
         entry = self._leases.get(hold.id)
-        if entry is not None:
+        if entry is not None and entry.terms.limits:
             if not await self._extended(entry, needed):
                 return False
         elif hold.id in self._local:
@@ -261,7 +261,7 @@ class Ledger:
                 elif what == WAIT:
                     await asyncio.sleep(answer[1] / 1000)
                 continue
-            if len(answer) > FIRST_LIMIT:
+            if what in _SAY_COUNTERS:
                 memory.note(answer[3].decode(), answer[6], terms, answer, FIRST_LIMIT)
             return read_reply(answer, terms, claim.rate)
         raise AssertionError  # the last try returns
@@ -360,6 +360,7 @@ class _Holding(AbstractAsyncContextManager[Hold]):
 
 
 _AGAIN = frozenset({EPOCH, WINDOWS, WAIT})
+_SAY_COUNTERS = frozenset({HELD, SPENT, RATE, LARGE})
 
 
 def _refusal(claim: Claim, reply: Reply) -> FirstdraftError:

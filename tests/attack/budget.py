@@ -81,6 +81,7 @@ class Attack:
                 await asyncio.gather(*(gateway.start() for gateway in self.gateways))
                 await self._fight()
                 await self.store.heal()
+                await self._serves_again()
                 for gateway in self.gateways:
                     gateway.signal(signal.SIGCONT)
                     gateway.step_clock(0)
@@ -168,13 +169,22 @@ class Attack:
                     gateway.step_clock(self.rng.choice(STEPS_S))
                     self.outcome.events.append("clock stepped")
 
+    async def _serves_again(self) -> None:
+        """A pair that is being put together again refuses for a while: gateways that end meanwhile tell nobody."""
+        async with Store(self.store.url, timeout_s=2.0) as store, asyncio.timeout(60):
+            for tenant in KEYS:
+                while True:
+                    with contextlib.suppress(StoreUnavailable):
+                        await store.command("ZADD", tenant_keys(tenant)[4], 1, "nobody")
+                        break
+                    await asyncio.sleep(0.2)
+
     # --- the judgement ----------------------------------------------------------------------------------------
 
     async def _judge(self) -> None:
         limit = Limit(amount=self.limit, unit="tokens", per="rolling 24h", rolling_s=86_400)
         processes = sum(gateway.starts for gateway in self.gateways)
         async with Store(self.store.url, timeout_s=2.0) as store, Ledger(store, lease_s=LEASE_S) as ledger:
-            await _until_it_serves(ledger, limit)
             for tenant in KEYS:
                 bound = self.limit if tenant == "closed" else int(self.limit * (1 + SHARE * processes))
                 [left] = await ledger.left(tenant, (limit,))
@@ -233,16 +243,6 @@ class Attack:
     def _must(self, holds: bool, rule: str) -> None:
         if not holds:
             self.outcome.broken.append(rule)
-
-
-async def _until_it_serves(ledger: Ledger, limit: Limit) -> None:
-    """A pair that is being put together again refuses for a while."""
-    async with asyncio.timeout(60):
-        while True:
-            with contextlib.suppress(StoreUnavailable):
-                await ledger.left("nobody", (limit,))
-                return
-            await asyncio.sleep(0.2)
 
 
 async def attack(seed: int, *, seconds: float, kind: str | None, keep: Path | None = None) -> Outcome:

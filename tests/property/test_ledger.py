@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from gateway.budgets.claim import Claim, Hold
 from gateway.budgets.ledger import Ledger
@@ -61,15 +62,32 @@ class Model:
         self.open[slot] = (claim, output)
         return output
 
+    def extend(self, slot: int, output: int) -> bool:
+        """Hold `output` more tokens, and what they cost; True if every limit has room for that."""
+        claim, held = self.open[slot]
+        limits = self._applying(claim)
+        more = {limit: amount(limit, claim, held + output) - amount(limit, claim, held) for limit in limits}
+        if any(self.spent[limit] + more[limit] > limit.amount for limit in limits):
+            return False
+        for limit in limits:
+            self.spent[limit] += more[limit]
+        self.open[slot] = (claim, held + output)
+        return True
+
+    def forget_rates(self) -> None:
+        """The store lost everything: budgets are told it again, rates begin anew."""
+        self.requests = self.tokens = 0
+
     def settle(self, slot: int, tokens: int, nanousd: int) -> None:
         claim, output = self.open.pop(slot)
         for limit in self._applying(claim):
             charged = tokens if limit.unit == "tokens" else nanousd
             self.spent[limit] += charged - amount(limit, claim, output)
-        self.tokens -= max(0, claim.input_tokens + output - tokens)
+        self.tokens = max(0, self.tokens - max(0, claim.input_tokens + output - tokens))
 
     def _applying(self, claim: Claim) -> list[Limit]:
-        return [limit for limit in self.limits if limit.feature in (None, claim.feature)]
+        of_feature = [limit for limit in self.limits if limit.feature in (None, claim.feature)]
+        return [limit for limit in of_feature if limit.key in (None, claim.key)]
 
 
 def amount(limit: Limit, claim: Claim, output: int) -> int:
@@ -86,11 +104,13 @@ LIMITS = st.lists(
         Limit,
         amount=st.integers(1, 400),
         unit=st.sampled_from(["tokens", "nanousd"]),
-        per=st.sampled_from(["week", "month"]),
+        per=st.sampled_from(["week", "month", "rolling 24h"]),
         feature=st.sampled_from([None, "chat", "search"]),
-    ),
+        key=st.sampled_from([None, None, "prod"]),
+        zone=st.sampled_from(["UTC", "Pacific/Auckland"]),
+    ).map(lambda limit: structs.replace(limit, rolling_s=86_400 if limit.per == "rolling 24h" else 0)),
     max_size=4,
-    unique_by=lambda limit: (limit.unit, limit.per, limit.feature),
+    unique_by=lambda limit: limit.same,
 ).map(tuple)
 PRICES = st.builds(
     Price,
@@ -103,9 +123,10 @@ RATES = st.builds(
 )
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["hold", "hold", "hold", "settle", "expire"]),
+        st.sampled_from(["hold", "hold", "hold", "extend", "settle", "expire", "lose"]),
         st.integers(0, 3),  # which hold
         st.sampled_from(["", "chat", "search"]),
+        st.sampled_from(["prod", "test"]),
         st.integers(0, 60),  # input tokens; of a settlement: tokens used, of those that were held
         st.integers(1, 80),  # output tokens
         st.integers(1, 5),  # fewest output tokens
@@ -117,7 +138,7 @@ STEPS = st.lists(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(limits=LIMITS, rate=RATES, price=PRICES, steps=STEPS)
 def test_ledger_does_what_the_model_does(valkey_url, limits, rate, price, steps):
-    """Any trace of holds, settlements (each sent twice) and dead gateways: granted, refused, left as in the model."""
+    """Any trace of holds, larger holds, settlements (each sent twice), dead gateways and lost data, as in the model."""
     asyncio.run(run_trace(valkey_url, Model(limits, rate), price, steps))
 
 
@@ -126,18 +147,20 @@ async def run_trace(url: str, model: Model, price: Price, steps) -> None:
     holds: dict[int, Hold] = {}
     async with Store(url, timeout_s=2.0) as store, Ledger(store) as ledger:
         await store.command("DEL", *tenant_keys(tenant))
-        for what, slot, feature, first, second, fewest in steps:
+        for what, slot, feature, key, first, second, fewest in steps:
             if what == "hold" and slot not in holds:
                 claim = Claim(
                     id="r",
                     tenant=tenant,
                     feature=feature,
+                    key=key,
                     limits=model.limits,
                     rate=model.rate,
                     input_tokens=first,
                     output_tokens=second,
                     min_output_tokens=min(fewest, second),
                     price=price,
+                    fail="open",  # does not wait until other gateways could tell what they know
                 )
                 expected = model.hold(slot, claim)
                 granted = await ask(ledger, claim)
@@ -146,6 +169,12 @@ async def run_trace(url: str, model: Model, price: Price, steps) -> None:
                 assert (granted.output_tokens if isinstance(granted, Hold) else granted) == expected
             elif what == "settle" and slot in holds:
                 await settle_twice(store, ledger, model, slot, holds.pop(slot), first)
+            elif what == "extend" and slot in holds:
+                await extend(ledger, model, slot, holds[slot], first)
+            elif what == "lose":
+                await store.command("DEL", *tenant_keys(tenant))
+                await ledger._recall._look()
+                model.forget_rates()
             elif what == "expire" and slot in holds:
                 hold = holds.pop(slot)
                 del model.open[slot]  # booked at what it reserved: nothing changes
@@ -160,6 +189,14 @@ async def ask(ledger: Ledger, claim: Claim) -> Hold | str:
         return "budget"
     except RateLimited:
         return "rate"
+
+
+async def extend(ledger: Ledger, model: Model, slot: int, hold: Hold, output: int) -> None:
+    claim, held = model.open[slot]
+    money = amount(Limit(amount=1, unit="nanousd", per="day"), claim, held + output)
+    needed = structs.replace(hold.reserved, tokens=claim.input_tokens + held + output, nanousd=money)
+    # Where nothing limits the claim, nothing is held that could be too small.
+    assert await ledger.extend(hold, needed) == model.extend(slot, output)
 
 
 async def settle_twice(store: Store, ledger: Ledger, model: Model, slot: int, hold: Hold, share: int) -> None:
