@@ -266,7 +266,7 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
             store=store,
             ledger=ledger,
             backends=backends,
-            conversations=Conversations(store),
+            conversations=Conversations(store, _sealer(settings)),
             edge=edge,
             members=Members(store),
             pipeline=Pipeline(

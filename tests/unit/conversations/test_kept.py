@@ -1,5 +1,7 @@
 import msgspec
+import pytest
 
+from gateway.cache.sealing import Sealer
 from gateway.conversations import kept
 from gateway.conversations.kept import Conversations, KeptResponse
 from gateway.inference.conversation import Reasoning, Text, ToolCall, ToolResult, Turn
@@ -30,6 +32,16 @@ async def test_nobody_else_sees_it(store):
         assert not await conversations.delete(tenant, response_id)
     assert await conversations.delete("acme", "resp_1")
     assert await conversations.get("acme", "resp_1") is None
+
+
+async def test_it_is_sealed_where_keys_are_set(store):
+    """With a key the store holds nothing that can be read; without the key, or with another, there is nothing."""
+    pytest.importorskip("cryptography")
+    sealed = Conversations(store, Sealer([b"k" * 32]))
+    await sealed.put("acme", "resp_1", KEPT)
+    assert (await sealed.get("acme", "resp_1")).turns == TURNS
+    assert await Conversations(store).get("acme", "resp_1") is None
+    assert await Conversations(store, Sealer([b"o" * 32])).get("acme", "resp_1") is None
 
 
 async def test_it_expires(store):
