@@ -94,7 +94,7 @@ async def test_edits_under_load_swap_without_a_failed_or_mixed_request(start_gat
 
 
 async def test_refused_edit_shows_everywhere_and_status_says_it(start_gateway, upstream):
-    """`/readyz`, the metrics and `policy status` say that a newer policy was refused, and why; then that it is right."""
+    """`/readyz`, the metrics and `policy status` say that a newer policy was refused, and why, until it is right."""
     one, other = two_policies(upstream)
     gateway = await start_gateway(one, edge=False)
     version = gateway.services.policy.current.version
