@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import random
+import signal
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -114,6 +115,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no server outlives the program
     left = asyncio.run(abort(arguments.requests, seed=arguments.seed))
     print(left)
     return int(bool(left.holds or left.differing or left.in_flight or left.descriptors > left.descriptors_before))

@@ -22,6 +22,31 @@ def test_worst_case_is_rounded_up():
     assert worst_case(claim(price), 10).tokens == 1_010
 
 
+def test_tokens_with_prices_of_their_own():
+    """Reasoning, audio and rejected predictions cost what policy says, and never more tokens than there are."""
+    price = Price(
+        input_nanousd=10**6,
+        output_nanousd=2 * 10**6,
+        cached_input_nanousd=5 * 10**5,
+        audio_input_nanousd=10 * 10**6,
+        reasoning_nanousd=3 * 10**6,
+        audio_output_nanousd=20 * 10**6,
+        rejected_prediction_nanousd=0,
+    )
+    cost = price.cost_nanousd(
+        input_tokens=100,
+        cached_input_tokens=40,
+        audio_input_tokens=10,
+        output_tokens=100,
+        reasoning_tokens=20,
+        audio_output_tokens=10,
+        rejected_prediction_tokens=30,
+    )
+    assert cost == 50 + 20 + 100 + 40 * 2 + 60 + 200
+    assert price.cost_nanousd(input_tokens=0, output_tokens=5, reasoning_tokens=10**9) == 15
+    assert worst_case(claim(price), 10).nanousd == 1_000 * 10 + 10 * 20
+
+
 def test_cached_input_that_costs_more():
     """The worst case takes the dearer of the two prices of input."""
     price = Price(input_nanousd=1_000_000, output_nanousd=0, cached_input_nanousd=2_000_000)

@@ -107,6 +107,12 @@ def test_refused_request():
     assert not [name for name in found if name.startswith("firstdraft_e2e")]
 
 
+def test_budget_that_is_nearly_used_up():
+    """Requests under a budget that warns are counted by tenant."""
+    found = count(Metrics(), record(tenant="acme", budget_warnings=2), record(tenant="acme"))
+    assert found["firstdraft_budget_warnings_total{tenant=acme}"] == 1
+
+
 def test_requests_under_way():
     """A request is in flight from its begin to its observation."""
     metrics = Metrics()
