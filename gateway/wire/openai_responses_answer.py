@@ -49,9 +49,9 @@ class ResponseObject:
         """The id of the output's item at `index`; `kind` is `msg`, `fc` or `rs`."""
         return f"{kind}_{self.response_id.removeprefix('resp_')}{index}"
 
-    def begun(self) -> dict[str, Any]:
-        """While nothing of the output is there."""
-        return self._object("in_progress", [], None, None)
+    def begun(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        """While the output grows: what is there of it so far."""
+        return self._object("in_progress", items, None, None)
 
     def finished(self, items: list[dict[str, Any]], finished: Finished, usage: Usage | None) -> dict[str, Any]:
         """With all of the output: `completed`, or `incomplete` with the reason."""

@@ -125,7 +125,7 @@ class StreamEncoder(_Writer):
     def _begin(self) -> bytes:
         if self._sequence:
             return b""
-        begun = self.head.begun()
+        begun = self.head.begun([])
         return self._event("response.created", response=begun) + self._event("response.in_progress", response=begun)
 
     def _say(self, event: TextDelta | ReasoningDelta | RefusalDelta) -> bytes:
@@ -213,7 +213,9 @@ class StreamEncoder(_Writer):
         if self._wish is DraftWish.FRAMES:
             frame = {"seq": self._draft_seq, **draft_fields(event)}
             self._draft_seq += 1
-            return self._begin() + self._event("response.in_progress", response=self.head.begun(), draft=frame)
+            # openai-node takes the response in this event for all that there is so far.
+            so_far = self.head.begun(items_of(self._collected.blocks, self.head, "in_progress"))
+            return self._begin() + self._event("response.in_progress", response=so_far, draft=frame)
         if self._wish is DraftWish.REASONING and isinstance(event, DraftText) and event.text:
             return self._begin() + self._say(ReasoningDelta(event.text))
         return b""

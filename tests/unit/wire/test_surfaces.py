@@ -63,6 +63,14 @@ def test_each_response_event_has_its_number(name):
     assert events[-1][1]["response"]["output"] == sorted(done, key=lambda item: added.index(item["id"]))
 
 
+def test_a_draft_frame_takes_nothing_back():
+    """A frame between two deltas holds the output so far: SDKs that replace what they have lose nothing."""
+    events = events_of(streamed("responses", SITUATIONS["frames"]))
+    place = max(index for index, (_, data) in enumerate(events) if "draft" in data)
+    assert place > next(index for index, (kind, _) in enumerate(events) if kind.endswith("text.delta"))
+    assert events[place][1]["response"]["output"][0]["content"][0]["text"] == "The"
+
+
 def test_a_cut_stream_ends_with_the_error_of_its_schema():
     """No stream that was cut says that it is complete."""
     assert streamed("messages", SITUATIONS["cut"]).split(b"\n\n")[-2].startswith(b"event: error\n")
