@@ -24,6 +24,7 @@
     │   ├── EdgeOverloaded           503 its queue is full
     │   ├── EdgeCrashed              502 died while it was answering
     │   └── EdgeUnsuitable           400 cannot serve this request (too long, tools, images)
+    ├── RetrievalFailed              503 the passages that a route asks for could not be fetched
     ├── NoDeployment                 503 allowed deployments exist, none can be used now
     ├── StoreError
     │   └── StoreUnavailable         503 Redis is slow or gone
@@ -292,6 +293,14 @@ class NoDeployment(FirstdraftError):
 
     status = 503
     code = "no_deployment"
+    retryable = True
+
+
+class RetrievalFailed(FirstdraftError):
+    """A store of passages did not answer, or has no index."""
+
+    status = 503
+    code = "retrieval_failed"
     retryable = True
 
 

@@ -1,8 +1,8 @@
 """The story of one request, top to bottom.
 
-labels and facts → decision → cache → hold → mode → events back up → settled, cached, recorded. The order is the
-product's hardest property (cache before budget, constraint before everything, settled whatever happens), so it stands
-here and nowhere else.
+labels and facts → decision → passages → cache → hold → mode → events back up → settled, cached, recorded. The order is
+the product's hardest property (cache before budget, constraint before everything, settled whatever happens), so it
+stands here and nowhere else.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
+import structlog
+
 from gateway.admission import again, charge, charge_again, is_clamped, needed, worst_case
 from gateway.backends.observed import Observed
 from gateway.backends.pool import Backends
@@ -26,40 +28,31 @@ from gateway.cache.flights import Flights, Stored, Trip
 from gateway.cache.prompts import Found, PromptCache
 from gateway.classification import labels
 from gateway.edge.client import EdgeClient
-from gateway.errors import BudgetSpent
+from gateway.errors import BudgetSpent, RetrievalFailed
 from gateway.inference.deployment import Deployment
 from gateway.inference.events import (
     Delta,
-    DraftCompleted,
-    DraftJudged,
-    DraftText,
     Emit,
     Event,
-    Finished,
-    Idle,
-    ReasoningDelta,
-    RefusalDelta,
     Relayed,
-    TextDelta,
-    ToolCallDelta,
     UsageReported,
     WholeAnswer,
 )
 from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.inference.usage import Usage, input_tokens_estimate
 from gateway.modes import run as modes
+from gateway.modes.passing import Passing
 from gateway.modes.plan import Plan
 from gateway.policy.compiled import CompiledPolicy, Mode, TenantPolicy
 from gateway.policy.facts import Facts
 from gateway.policy.replay import Recorder
+from gateway.retrieval.prompt import Passages, sources_header
 from gateway.routing.decide import decide
 from gateway.routing.decision import Decision
 from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.record import RequestRecord
 from gateway.tenants.tenant import Identity
-
-_STORABLE_FINISH = frozenset({"stop", "tool_calls", "function_call"})
-"""An answer that was cut by its length may have been cut by a budget: it is not the answer to this prompt."""
+from gateway.wire.context import takes_context
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,6 +88,7 @@ class Pipeline:
         flights: Flights,
         backends: Backends,
         edge: EdgeClient | None,
+        passages: Passages | None = None,
         finish: Callable[[RequestRecord], None],
         decisions: DecisionLog | None = None,
     ) -> None:
@@ -105,6 +99,7 @@ class Pipeline:
         self._finish = finish
         self._backends = backends
         self._edge = edge
+        self._passages = passages
         self._decisions = decisions
         self._recorder: Recorder | None = None
         self._observed = Observed(time.monotonic)
@@ -116,6 +111,7 @@ class Pipeline:
             FirstdraftError: it could not be answered; what was held is settled all the same.
         """
         decision = self._decide(exchange)
+        await self._add_passages(exchange, decision)
         key = self._cache_key(exchange, decision)
         if key is None:
             await self._answer(exchange, decision, emit)
@@ -124,9 +120,40 @@ class Pipeline:
         else:
             await self._answer_once(exchange, decision, emit, key)
 
+    async def _add_passages(self, exchange: Exchange, decision: Decision) -> None:
+        """Put what the route's store has about the question into the prompt: before the key and the hold."""
+        rule, began = decision.retrieval, asyncio.get_running_loop().time()
+        if rule is None or self._passages is None or not takes_context(exchange.request):
+            if decision.no_retrieval:
+                self._say_retrieval(exchange, "denied")
+            return
+        try:
+            exchange.request, state = await self._passages.added_to(
+                exchange.request,
+                rule,
+                store=exchange.policy.stores[rule.store],
+                tenant=exchange.identity.tenant.name,
+                labels=exchange.record.labels,
+            )
+        except RetrievalFailed as error:
+            structlog.get_logger().warning("retrieval_failed", store=rule.store, reason=error.message)
+            self._say_retrieval(exchange, "failed")
+            if rule.when_fails == "reject":
+                raise
+        else:
+            self._say_retrieval(exchange, state)
+            exchange.record.retrieval_s = asyncio.get_running_loop().time() - began
+            if sources := exchange.request.sources:
+                exchange.headers["x-firstdraft-sources"] = sources_header(sources)
+
+    @staticmethod
+    def _say_retrieval(exchange: Exchange, state: str) -> None:
+        exchange.record.retrieval = state
+        exchange.headers["x-firstdraft-retrieval"] = state
+
     async def _answer(self, exchange: Exchange, decision: Decision, emit: Emit, key: str | None = None) -> Stored:
         """Have it answered, within the budgets. With a key, a complete answer is kept: done when the store has it."""
-        passage = _Passage(exchange.record, emit, self._cache.most_bytes if key is not None else 0)
+        passage = Passing(exchange.record, emit, self._cache.most_bytes if key is not None else 0)
         async with self._admitted(exchange, decision) as plan:
             await modes.run(plan, passage.pass_on)
         rule = decision.cache
@@ -255,7 +282,7 @@ class Pipeline:
         exchange.headers["age"] = str(int(found.age_s))
         async with self._given_again(exchange, decision, found):
             exchange.record.final_ttft_s = asyncio.get_running_loop().time() - exchange.started
-            passage = _Passage(exchange.record, emit, 0)
+            passage = Passing(exchange.record, emit, 0)
             for event in found.events:
                 await passage.pass_on(event)
 
@@ -447,53 +474,3 @@ def _prefix_of(request: InferenceRequest) -> int:
     """A hash of how the prompt begins; never 0."""
     beginning = "\0".join(message.text[:_PREFIX_CHARACTERS] for message in request.messages[:2])
     return zlib.crc32(beginning.encode("utf-8", "surrogatepass")) or 1
-
-
-class _Passage:
-    """Where all events pass on their way up: notes how the answer ended, and keeps it for the cache."""
-
-    def __init__(self, record: RequestRecord, emit: Emit, most_bytes: int) -> None:
-        self.events: list[Event] = []
-        self._record = record
-        self._emit = emit
-        self._bytes_left = most_bytes
-
-    async def pass_on(self, event: Event) -> None:
-        match event:
-            case Relayed():
-                if event.finish_reason is not None:
-                    self._record.finish_reason = event.finish_reason
-                self._keep(event, len(event.data))
-            case TextDelta() | ReasoningDelta() | RefusalDelta():
-                self._keep(event, len(event.text))
-            case ToolCallDelta():
-                self._keep(event, len(event.arguments) + 64)
-            case Finished():
-                self._record.finish_reason = event.reason
-                self._keep(event, 1)
-            case WholeAnswer():
-                self._record.finish_reason = event.finish_reason
-                self._keep(event, len(event.body))
-            case UsageReported():
-                self._keep(event, len(event.data))
-            case DraftText() | DraftCompleted() | DraftJudged() | Idle():
-                pass
-        await self._emit(event)
-
-    def storable(self, decision: Decision) -> bool:
-        """The answer is whole, was not too large to keep, and came from where the route wanted it."""
-        first_choice = {deployment.id for deployment in decision.deployments[: decision.first_choices]}
-        return (
-            bool(self.events)
-            and self._record.finish_reason in _STORABLE_FINISH
-            and self._record.deployment in first_choice
-        )
-
-    def _keep(self, event: Event, size: int) -> None:
-        if self._bytes_left <= 0:
-            return
-        self._bytes_left -= size
-        if self._bytes_left > 0:
-            self.events.append(event)
-        else:
-            self.events.clear()

@@ -33,6 +33,9 @@ from gateway.errors import EdgeError, EdgeUnavailable, SettingsError, StoreUnava
 from gateway.modes.confidence import Confidence
 from gateway.pipeline import Pipeline
 from gateway.policy.store import PolicyStore
+from gateway.retrieval.found import FoundBefore
+from gateway.retrieval.prompt import Passages
+from gateway.retrieval.stores import Retrieval
 from gateway.settings import Settings
 from gateway.store.client import Store
 from gateway.store.embedded import EmbeddedValkey
@@ -131,6 +134,7 @@ class Services:
     edge: EdgeClient | None
     members: Members
     pipeline: Pipeline
+    retrieval: Retrieval
     metrics: Metrics
     started_at: int
     """Unix time, in seconds."""
@@ -249,12 +253,14 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
         if machine.edge_socket is not None:
             edge = await stack.enter_async_context(EdgeClient(Path(machine.edge_socket)))
         backends = await stack.enter_async_context(Backends(edge, Confidence(settings.state).estimate))
+        secret = await _cache_secret(store)
         cache = await stack.enter_async_context(
-            PromptCache(
-                store, secret=await _cache_secret(store), sealer=_sealer(settings), on_count=metrics.count_cache
-            )
+            PromptCache(store, secret=secret, sealer=_sealer(settings), on_count=metrics.count_cache)
         )
         flights = await stack.enter_async_context(Flights(cache))
+
+        found_before = FoundBefore(store, secret, cache.codec)
+        retrieval = await stack.enter_async_context(Retrieval(settings.state, found_before))
 
         def finish(record: RequestRecord) -> None:
             services.finish_unasked(record)
@@ -269,12 +275,14 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
             conversations=Conversations(store, _sealer(settings)),
             edge=edge,
             members=Members(store),
+            retrieval=retrieval,
             pipeline=Pipeline(
                 ledger=ledger,
                 cache=cache,
                 flights=flights,
                 backends=backends,
                 edge=edge,
+                passages=Passages(retrieval),
                 finish=finish,
                 decisions=decisions,
             ),
@@ -311,11 +319,12 @@ async def _retire_backends(services: Services) -> None:
     while True:
         await asyncio.sleep(_RETIRE_EVERY_S)
         current = services.policy.current
-        if current.version != before.version or current.backends != before.backends:
+        if current.version != before.version or current.backends != before.backends or current.stores != before.stores:
             if current.edge_model != before.edge_model:
                 structlog.get_logger().warning("edge_model_changed", hint="the edge loads it at the next start")
             before = current
             await services.backends.retire(tuple(current.backends.values()))
+            await services.retrieval.retire(tuple(current.stores.values()))
 
 
 async def _report_policy(services: Services) -> None:

@@ -171,14 +171,20 @@ def _misspelt(environ: Mapping[str, str]) -> list[str]:
     return mistakes
 
 
+def default_state(environ: Mapping[str, str], home: Path | None) -> Path | None:
+    """The state folder where none is given; None: this user has no home."""
+    base = environ.get("XDG_STATE_HOME", "")
+    if base.startswith("/"):  # the XDG specification ignores relative paths
+        return Path(base) / "firstdraft"
+    return None if home is None else home / ".local" / "state" / "firstdraft"
+
+
 def _default_state(
     values: dict[str, object], environ: Mapping[str, str], home: Path | None, mistakes: list[str]
 ) -> None:
-    base = environ.get("XDG_STATE_HOME", "")
-    if base.startswith("/"):  # the XDG specification ignores relative paths
-        values["state"] = Path(base) / "firstdraft"
-    elif home is not None:
-        values["state"] = home / ".local" / "state" / "firstdraft"
+    found = default_state(environ, home)
+    if found is not None:
+        values["state"] = found
     else:
         mistakes.append("--state (or FIRSTDRAFT_STATE): has to be given, for this user has no home folder")
 

@@ -79,28 +79,29 @@ class EntryCodec:
     def encode(self, entry: Entry, name: str) -> bytes | None:
         """The entry under `name`; None: it is too large. Raises ValueError: its text is no Unicode."""
         plain = self._encoder.encode(entry)
-        return None if len(plain) > self._most_bytes else self._written(plain, name)
+        return None if len(plain) > self._most_bytes else self.close(plain, name)
 
     def decode(self, data: bytes, name: str) -> Entry:
         """The entry that was written under `name`. Raises ValueError or zlib.error: it is none."""
-        return self._decoder.decode(self._read(data, name))
+        return self._decoder.decode(self.open(data, name))
 
     def encode_events(self, events: list[Event], name: str) -> bytes:
         """Events on their way to another replica. Raises ValueError: text that is no Unicode."""
-        return self._written(self._encoder.encode(events), name)
+        return self.close(self._encoder.encode(events), name)
 
     def decode_events(self, data: bytes, name: str) -> list[Event]:
         """Events that another replica sent. Raises ValueError or zlib.error: they are none."""
-        return self._events_decoder.decode(self._read(data, name))
+        return self._events_decoder.decode(self.open(data, name))
 
-    def _written(self, plain: bytes, name: str) -> bytes:
+    def close(self, plain: bytes, name: str) -> bytes:
+        """Any bytes in their form for the store: deflated where that helps, sealed where there are keys."""
         data = _PLAIN + plain
         if len(plain) >= _DEFLATE_FROM and len(deflated := zlib.compress(plain, 1)) < len(plain):
             data = _DEFLATED + deflated
         return data if self._sealer is None else _SEALED + self._sealer.seal(data, name)
 
-    def _read(self, data: bytes, name: str) -> bytes:
-        """What is larger than an answer may be is none of ours."""
+    def open(self, data: bytes, name: str) -> bytes:
+        """What was closed under that name. Raises ValueError or zlib.error; larger than an answer: none of ours."""
         form, body = data[:1], data[1:]
         if form == _SEALED:
             if self._sealer is None:

@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "keys": ("gateway.cli.keys:keys", "API keys of tenants."),
     "budget": ("gateway.cli.budget:budget", "What tenants have spent, and counters made anew."),
     "edge": ("gateway.cli.edge:edge", "The draft model: its formats, the fastest here, and how sure it is."),
+    "retrieval": ("gateway.cli.retrieval:retrieval", "Documents that answers are drawn from."),
     "policy": ("gateway.cli.policy:policy", "Check policies, and explain what they decide."),
 }
 """Where each command is, and its one line in the help (a test compares it with the command's own)."""

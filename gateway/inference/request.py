@@ -76,5 +76,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The prompt in full. None on the surfaces that are read from `fields` where it is needed (chat)."""
     native_only: tuple[str, ...] = ()
     """Fields that change the answer and that only a backend of this surface's own schema has a word for."""
+    sources: tuple[str, ...] = ()
+    """Names of the documents whose passages the gateway added to the prompt; the answer tells them."""
     shows_reasoning: bool = False
     """The client asked to see what the model thinks; surfaces on which everybody sees it do not look here."""

@@ -12,6 +12,7 @@ from gateway.inference.deployment import Deployment
 from gateway.policy.compile_backends import PlacesCompiler
 from gateway.policy.compile_classification import with_classifiers
 from gateway.policy.compile_rules import RulesCompiler
+from gateway.policy.compile_stores import StoresCompiler
 from gateway.policy.compile_tenants import TenantsCompiler
 from gateway.policy.compiled import CompiledPolicy, Constraint, DraftRule, Mode, Route, TenantPolicy, lacking
 from gateway.policy.dead_rules import look_at_literals, look_for_dead_rules
@@ -36,6 +37,7 @@ def compile_policy(document: Document, environment: Environment, mistakes: Mista
     places = PlacesCompiler(document, environment, mistakes).compile(specs)
     rules = RulesCompiler(document, places, mistakes)
     constraints, routes, invariants = rules.constraints(specs), rules.routes(specs), rules.invariants(specs)
+    stores = StoresCompiler(document, environment, mistakes).compile(specs)
     tenants = TenantsCompiler(document, mistakes)
     tenant_policies = tenants.compile(specs)
     mistakes.raise_any()
@@ -49,6 +51,7 @@ def compile_policy(document: Document, environment: Environment, mistakes: Mista
         conditions=Conditions(rules.compiler, rules.conditions),
         invariants=invariants,
         trusted_proxies=rules.trusted_proxies(specs),
+        stores=stores,
         tenants=with_classifiers(tenant_policies, specs.tenants),
         keys=tenants.keys,
         keyless_tenant=tenants.keyless,

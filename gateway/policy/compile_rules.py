@@ -10,6 +10,7 @@ from gateway.errors import Mistake
 from gateway.inference.deployment import Deployment
 from gateway.inference.request import DraftWish
 from gateway.policy.compile_backends import Places
+from gateway.policy.compile_stores import retrieval_rule
 from gateway.policy.compiled import (
     Constraint,
     DraftRule,
@@ -141,8 +142,6 @@ class RulesCompiler:
     def _route(self, path: Path, spec: RouteSpec, when: int | None) -> Route | None:
         if spec.mode in _NOT_YET:
             self._add((*path, "mode"), _NOT_YET[spec.mode])
-        if spec.retrieval is not None:
-            self._add((*path, "retrieval"), "retrieval is not available yet: leave it out", key=True)
         if spec.mode == "edge_only" and not self._places.edge_named:
             self._add((*path, "mode"), "edge_only needs an edge: add a backend with `type: edge`")
         if spec.when_budget_is_spent == "edge_only" and not self._places.edge_named:
@@ -171,6 +170,7 @@ class RulesCompiler:
             ),
             draft=draft,
             cache=_cache_rule(spec),
+            retrieval=retrieval_rule(self._document, self._mistakes, (*path, "retrieval"), spec.retrieval),
             when_spent=spec.when_budget_is_spent,
         )
 

@@ -17,6 +17,7 @@ from gateway.inference.deployment import Backend, Deployment
 from gateway.inference.prediction import Prediction
 from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.policy.expressions import Condition, Conditions
+from gateway.retrieval.rule import PassageStore, RetrievalRule
 from gateway.tenants.tenant import Tenant
 
 
@@ -50,14 +51,14 @@ class Constraint:
     denies: bool = False
     """Nothing passes, as the policy says in so many words."""
 
-    def objection(self, deployment: Deployment) -> str:
-        """Why `deployment` does not pass, empty when it does."""
+    def objection(self, place: Deployment | PassageStore) -> str:
+        """Why a deployment or a store of passages does not pass, empty when it does."""
         if self.denies:
             return "such requests are denied"
-        return objection(deployment.backend, self.regions, self.compliance)
+        return objection(place if isinstance(place, PassageStore) else place.backend, self.regions, self.compliance)
 
 
-def objection(backend: Backend, regions: tuple[str, ...], compliance: tuple[frozenset[str], ...]) -> str:
+def objection(backend: Backend | PassageStore, regions: tuple[str, ...], compliance: tuple[frozenset[str], ...]) -> str:
     """Why a deployment on `backend` does not meet a requirement, empty when it does.
 
     A backend without a region is in none: it meets no requirement of a region, not even `*`.
@@ -172,6 +173,7 @@ class Route:
     objectives: Objectives
     draft: DraftRule
     cache: CacheRule | None
+    retrieval: RetrievalRule | None
     when_spent: WhenSpent
 
 
@@ -245,6 +247,8 @@ class CompiledPolicy:
     """The edge's deployment."""
     edge_model: str | None
     """What the edge loads, as policy wrote it: a name, a path or `hf://…`."""
+    stores: dict[str, PassageStore] = field(default_factory=dict)
+    """Where passages come from."""
     positions: dict[str, int]
     """Deployment id -> its bit in `Constraint.allowed` and in `lacking`."""
     lacking: Lacking

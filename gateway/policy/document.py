@@ -10,7 +10,7 @@ from typing import Any
 from gateway.policy.mistakes import Mark, Mistakes, nearest, suggestion
 from gateway.policy.yaml_file import MOST_BYTES, Path, Tree, read_tree
 
-MAPPINGS = ("backends", "models", "tenants")
+MAPPINGS = ("backends", "models", "stores", "tenants")
 LISTS = ("constraints", "routes", "invariants", "trusted_proxies")
 SECTIONS = (*MAPPINGS, *LISTS)
 MOST_FILES = 200

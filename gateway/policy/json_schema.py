@@ -15,6 +15,7 @@ from gateway.policy.schema import (
     InvariantSpec,
     RouteSpec,
     Spec,
+    StoreSpec,
     TenantSpec,
     TrustedProxySpec,
 )
@@ -23,6 +24,7 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ENTRIES: dict[str, type[Spec]] = {
     "backends": BackendSpec,
     "models": DeploymentSpec,
+    "stores": StoreSpec,
     "tenants": TenantSpec,
     "constraints": ConstraintSpec,
     "routes": RouteSpec,

@@ -6,18 +6,21 @@ Values come out in the gateway's units (seconds, nano-dollars, tokens). What nee
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from gateway.classification.dictionary import MOST_WORDS
 from gateway.inference.deployment import BackendType
 from gateway.policy import values
+from gateway.retrieval.rule import StoreType
 
 LONGEST_CLASSIFICATION_S = 1.0
 _PLAIN = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 # `WithJsonSchema` says what a file may hold, for editors; the validator turns that into the gateway's units.
+MOST_PASSAGES = 50
+
 Text = Annotated[str, BeforeValidator(values.text), WithJsonSchema({"type": "string", "minLength": 1})]
 Name = Annotated[
     str, BeforeValidator(values.name), WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._/:@-]*$"})
@@ -235,6 +238,39 @@ def _draft_default(value: object) -> object:
     return str(value) if isinstance(value, str) else value
 
 
+class RetrievalSpec(Spec):
+    """Passages that are added to the prompt."""
+
+    store: PlainName
+    top_k: Count = 4
+    max_tokens: Count = 2_000
+    when_retrieval_fails: Literal["answer", "reject"] = "answer"
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> RetrievalSpec:
+        if self.top_k > MOST_PASSAGES:
+            raise ValueError(f"`top_k` is at most {MOST_PASSAGES}")
+        return self
+
+
+class StoreSpec(Spec):
+    """Where passages come from."""
+
+    type: StoreType
+    url: Text | None = None
+    id: Text | None = None
+    api_key: Text | None = None
+    region: Text | None = None
+    compliance: list[PlainName] = []
+    tenants: list[PlainName] = []
+    embeddings: Flag = False
+    text_field: Text = "text"
+    source_field: Text = "source"
+    version: Text | None = None
+    timeout: Seconds = 2.0
+    cache: Seconds | None = 300.0
+
+
 class DraftSpec(Spec):
     """Whether, how long and how a draft is made."""
 
@@ -256,7 +292,7 @@ class RouteSpec(Spec):
     affinity: Literal["prefix"] | None = None
     fallback: list[Name] = []
     cache: CacheSpec | None = None
-    retrieval: Any = None
+    retrieval: RetrievalSpec | None = None
     draft: DraftSpec = DraftSpec()
     when_budget_is_spent: Literal["reject", "edge_only", "cheapest"] = "reject"
 

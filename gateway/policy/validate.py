@@ -23,6 +23,7 @@ from gateway.policy.schema import (
     InvariantSpec,
     RouteSpec,
     Spec,
+    StoreSpec,
     TenantSpec,
     TrustedProxySpec,
 )
@@ -39,6 +40,7 @@ class Specs:
 
     backends: dict[str, BackendSpec] = field(default_factory=dict)
     models: dict[str, list[tuple[Path, DeploymentSpec]]] = field(default_factory=dict)
+    stores: dict[str, StoreSpec] = field(default_factory=dict)
     tenants: dict[str, TenantSpec] = field(default_factory=dict)
     constraints: list[tuple[Path, ConstraintSpec]] = field(default_factory=list)
     routes: list[tuple[Path, RouteSpec]] = field(default_factory=list)
@@ -51,6 +53,7 @@ def validate(document: Document, mistakes: Mistakes) -> Specs:
     check = Check(document, mistakes)
     specs = Specs()
     specs.backends = check.named("backends", BackendSpec, values.plain_name)
+    specs.stores = check.named("stores", StoreSpec, values.plain_name)
     specs.tenants = check.named("tenants", TenantSpec, values.plain_name)
     specs.constraints = check.listed("constraints", ConstraintSpec)
     specs.routes = check.listed("routes", RouteSpec)

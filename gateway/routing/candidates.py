@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from gateway.inference.deployment import Deployment
 from gateway.policy.compiled import CompiledPolicy, Constraint
 from gateway.policy.facts import Facts
+from gateway.retrieval.rule import PassageStore
 from gateway.routing.decision import Removal
 
 ALL = -1
@@ -48,6 +49,15 @@ class Filter:
     def allows(self, deployment: Deployment) -> bool:
         """Every constraint lets it pass; whether it can serve the request is another question."""
         return bool(self.allowed >> self._policy.positions[deployment.id] & 1)
+
+    def objection_to(self, store: PassageStore, tenant: str) -> str:
+        """Why passages of this store are not for this tenant's request, empty when they are: constraints hold here."""
+        if store.tenants and tenant not in store.tenants:
+            return f"store `{store.name}` is not for tenant `{tenant}`"
+        for constraint in self._applied:
+            if reason := constraint.objection(store):
+                return f"store `{store.name}` removed by constraint `{constraint.name}` ({reason})"
+        return ""
 
     def _removal(self, deployment: Deployment) -> Removal:
         if not self.allows(deployment):

@@ -15,6 +15,8 @@ from gateway.inference.deployment import Deployment
 from gateway.policy.compiled import CompiledPolicy, Mode, Route
 from gateway.policy.facts import Facts
 from gateway.policy.mistakes import suggestion
+from gateway.retrieval.rule import PassageStore
+from gateway.routing.candidates import Filter
 from gateway.routing.decision import Decision, Removal
 from gateway.routing.drafts import choose_draft, useful_within_s, wish_of
 from gateway.routing.rank import failing, rank, worst_cost
@@ -52,6 +54,10 @@ def _decide_route(policy: CompiledPolicy, facts: Facts, settled: Settled, route:
     if not choices:
         refusal = _refusal(route, settled.removed, policy)
         return _refused(policy, refusal, settled.reasons, route=route, removed=settled.removed)
+    no_retrieval = _no_retrieval(policy, facts, settled, route)
+    if no_retrieval and route.retrieval is not None and route.retrieval.when_fails == "reject":
+        message = f"Route `{route.name}` needs passages that this request may not have: {no_retrieval}."
+        return _refused(policy, PolicyDenied(message), settled.reasons, route=route, removed=settled.removed)
     mode, because = _effective(route.mode, choices)
     wish = wish_of(route, facts)
     within_s = useful_within_s(route, choices[0])
@@ -71,9 +77,23 @@ def _decide_route(policy: CompiledPolicy, facts: Facts, settled: Settled, route:
         spent=spent,
         spent_mode=Mode.EDGE_ONLY if _all_edge(spent) else Mode.CLOUD_ONLY,
         cache=route.cache,
+        retrieval=None if no_retrieval else route.retrieval,
+        no_retrieval=no_retrieval,
         removed=settled.removed,
         reasons=(*settled.reasons, because) if because else settled.reasons,
     )
+
+
+def _no_retrieval(policy: CompiledPolicy, facts: Facts, settled: Settled, route: Route) -> str:
+    if route.retrieval is None:
+        return ""
+    return settled.passing.objection_to(policy.stores[route.retrieval.store], facts.tenant_name)
+
+
+def searchable(policy: CompiledPolicy, facts: Facts, store: PassageStore) -> str:
+    """Why whoever stands behind `facts` may not search this store, empty when they may."""
+    applied, _ = applied_constraints(policy, policy.conditions.evaluate(facts))
+    return Filter(policy, facts, applied).objection_to(store, facts.tenant_name)
 
 
 def _choices(

@@ -11,6 +11,7 @@ from gateway.errors import FirstdraftError
 from gateway.inference.deployment import Deployment
 from gateway.inference.request import DraftWish
 from gateway.policy.compiled import Mode
+from gateway.retrieval.rule import RetrievalRule
 
 NoDraft = Literal[
     "",
@@ -67,6 +68,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """What to use when a budget is spent; empty: refuse. Never more than the constraints left."""
     spent_mode: Mode = Mode.EDGE_ONLY
     cache: CacheRule | None = None
+    retrieval: RetrievalRule | None = None
+    """Passages to be added; None: none, or `no_retrieval` says why not."""
+    no_retrieval: str = ""
+    """Why the route's passages may not be fetched for this request."""
     removed: tuple[Removal, ...] = ()
     reasons: tuple[str, ...] = ()
     refusal: FirstdraftError | None = None

@@ -69,6 +69,9 @@ class RequestRecord:
     cache: str = ""
     """`hit`, `stale`, `coalesced`, `miss`, `bypass`, or empty where the request never came so far; `refresh`: nobody
     waited for this answer."""
+    retrieval: str = ""
+    """`hit` (found before), `searched`, `none`, `failed`, `denied`, or empty where no passages were asked for."""
+    retrieval_s: float | None = None
     draft: str = ""
     """The verdict, or empty where there was no draft."""
     no_draft: str = ""

@@ -64,6 +64,7 @@ class StreamEncoder:
         self, *, request: InferenceRequest, response_id: str, created: int, model: str, wish: DraftWish
     ) -> None:
         self._include_usage = request.include_usage
+        self._sources = request.sources
         self._response_id = response_id
         self._created = created
         self._model = model
@@ -145,8 +146,11 @@ class StreamEncoder:
 
     def _draft(self, event: DraftText | DraftCompleted | DraftJudged) -> bytes:
         if self._wish is DraftWish.FRAMES:
+            draft = {"seq": self._seq, **draft_fields(event)}
+            if self._seq == 0 and self._sources:
+                draft["sources"] = self._sources
             self._seq += 1
-            return self._chunk({}, draft={"seq": self._seq - 1, **draft_fields(event)})
+            return self._chunk({}, draft=draft)
         if self._wish is DraftWish.REASONING and isinstance(event, DraftText) and event.text:
             return self._chunk({"reasoning_content": event.text})
         return b""
@@ -209,14 +213,18 @@ class AnswerEncoder:
                 raise InternalError("stream events were given for a request that is not streamed")
 
     def body(self) -> bytes:
-        """The response's body. A backend's own body passes as it came, but for a draft that the client asked for."""
-        draft = self._draft if self._wish is DraftWish.FRAMES else {}
+        """The response's body. A backend's own passes as it came, but for a draft that was asked for, and sources."""
+        more: dict[str, Any] = {}
+        if self._draft and self._wish is DraftWish.FRAMES:
+            more["draft"] = self._draft
+        if self._request.sources:
+            more["sources"] = self._request.sources
         if self._whole is None:
-            return _ENCODER.encode(self._own_answer() | ({"draft": draft} if draft else {}))
-        if not draft:
+            return _ENCODER.encode(self._own_answer() | more)
+        if not more:
             return self._whole.body
         fields = _RAW_FIELDS.decode(self._whole.body)
-        fields["draft"] = msgspec.Raw(_ENCODER.encode(draft))
+        fields |= {name: msgspec.Raw(_ENCODER.encode(value)) for name, value in more.items()}
         return _ENCODER.encode(fields)
 
     def _own_answer(self) -> dict[str, Any]:

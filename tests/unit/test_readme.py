@@ -120,7 +120,7 @@ def test_policy_example(tmp_path):
     (tmp_path / "policy.yaml").write_text(text)
     policy = load_policy(tmp_path, {"GPU_EU_KEY": "k"})
     assert set(policy.models) == {"large", "small"}
-    assert set(yaml.safe_load(text)) == {"backends", "models", "constraints", "routes", "tenants"}
+    assert set(yaml.safe_load(text)) == {"backends", "models", "stores", "constraints", "routes", "tenants"}
 
 
 def test_invariant_and_case_examples(tmp_path):

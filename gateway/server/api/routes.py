@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.server.api import chat, completions, embeddings, health, messages, models, responses, usage
+from gateway.server.api import chat, completions, embeddings, health, messages, models, responses, usage, vector_stores
 from gateway.server.surface import Surface
 
 SURFACES: tuple[Surface, ...] = (
@@ -26,6 +26,7 @@ def add_routes(app: web.Application) -> None:
     app.router.add_post("/v1/responses", responses.create)
     app.router.add_get("/v1/responses/{id}", responses.get)
     app.router.add_delete("/v1/responses/{id}", responses.delete)
+    app.router.add_post("/v1/vector_stores/{id}/search", vector_stores.search)
     app.router.add_get("/v1/models", models.list_all)
     app.router.add_get("/v1/models/{model:.+}", models.get)
     app.router.add_get("/v1/firstdraft/usage", usage.show)

@@ -177,7 +177,20 @@ SEEDS = {
     ),
     "cascade": Seed(R, "mode: cloud_only", "mode: ‸cascade", "not available yet"),
     "hedge": Seed(R, "mode: cloud_only", "mode: ‸hedge", "not available yet"),
-    "retrieval": Seed(R, "    cache: {ttl: 1h}", "    ‸retrieval: {store: handbook, top_k: 4}", "not available yet"),
+    "unknown store": Seed(
+        R, "    cache: {ttl: 1h}", "    retrieval: {store: ‸handbook}", "there is no store `handbook`"
+    ),
+    "too many passages": Seed(R, "    cache: {ttl: 1h}", "    retrieval: ‸{store: x, top_k: 99}", "at most 50"),
+    "store without a place": Seed(T, "tenants:", "stores:\n  ‸wiki: {type: http, id: x}\ntenants:", "`url` is missing"),
+    "store with too much": Seed(
+        T, "tenants:", "stores:\n  wiki: {type: files, ‸url: x}\ntenants:", "of type files has no `url`"
+    ),
+    "store of nobody": Seed(
+        T, "tenants:", "stores:\n  wiki: {type: files, tenants: [‸acmee]}\ntenants:", "there is no tenant `acmee`"
+    ),
+    "store with its key in the URL": Seed(
+        T, "tenants:", "stores:\n  wiki: {type: http, id: x, url: ‸https://u:p@h/v1}\ntenants:", "expected an http"
+    ),
     "model of a remote backend": Seed(B, "    region: us-east", "    ‸model: gpt-4.1", "only the edge"),
     "key of the edge": Seed(B, "    region: local", "    ‸api_key: ${GPU_KEY}", "the edge has no `api_key`"),
     "another model for the edge": Seed(M, "{backend: edge}", "{backend: edge, model: ‸phi}", "the edge loads"),

@@ -1,0 +1,76 @@
+"""Where all events of an answer pass on their way up."""
+
+from __future__ import annotations
+
+from gateway.inference.events import (
+    DraftCompleted,
+    DraftJudged,
+    DraftText,
+    Emit,
+    Event,
+    Finished,
+    Idle,
+    ReasoningDelta,
+    RefusalDelta,
+    Relayed,
+    TextDelta,
+    ToolCallDelta,
+    UsageReported,
+    WholeAnswer,
+)
+from gateway.routing.decision import Decision
+from gateway.telemetry.record import RequestRecord
+
+_STORABLE_FINISH = frozenset({"stop", "tool_calls", "function_call"})
+"""An answer that was cut by its length may have been cut by a budget: it is not the answer to this prompt."""
+
+
+class Passing:
+    """Notes how the answer ended, and keeps it for the cache, as far as `most_bytes` go; 0: not at all."""
+
+    def __init__(self, record: RequestRecord, emit: Emit, most_bytes: int) -> None:
+        self.events: list[Event] = []
+        self._record = record
+        self._emit = emit
+        self._bytes_left = most_bytes
+
+    async def pass_on(self, event: Event) -> None:
+        """Take the next event, and give it on."""
+        match event:
+            case Relayed():
+                if event.finish_reason is not None:
+                    self._record.finish_reason = event.finish_reason
+                self._keep(event, len(event.data))
+            case TextDelta() | ReasoningDelta() | RefusalDelta():
+                self._keep(event, len(event.text))
+            case ToolCallDelta():
+                self._keep(event, len(event.arguments) + 64)
+            case Finished():
+                self._record.finish_reason = event.reason
+                self._keep(event, 1)
+            case WholeAnswer():
+                self._record.finish_reason = event.finish_reason
+                self._keep(event, len(event.body))
+            case UsageReported():
+                self._keep(event, len(event.data))
+            case DraftText() | DraftCompleted() | DraftJudged() | Idle():
+                pass
+        await self._emit(event)
+
+    def storable(self, decision: Decision) -> bool:
+        """The answer is whole, was not too large to keep, and came from where the route wanted it."""
+        first_choice = {deployment.id for deployment in decision.deployments[: decision.first_choices]}
+        return (
+            bool(self.events)
+            and self._record.finish_reason in _STORABLE_FINISH
+            and self._record.deployment in first_choice
+        )
+
+    def _keep(self, event: Event, size: int) -> None:
+        if self._bytes_left <= 0:
+            return
+        self._bytes_left -= size
+        if self._bytes_left > 0:
+            self.events.append(event)
+        else:
+            self.events.clear()
