@@ -8,8 +8,8 @@ callers' commands travel together.
 
 All keys begin with `fd1:`. Within that number shapes only grow: scripts leave alone what they do not know, and have the
 hash of their text for a name, so that gateways of two versions work on the same data side by side. A change that an
-older gateway would misread takes another number. Keys that one script touches share a hash tag. The server has to know Lua
-flags: Valkey, or Redis 7 and newer.
+older gateway would misread takes another number. Keys that one script touches share a hash tag. The server has to know
+Lua flags: Valkey, or Redis 7 and newer.
 
 This room knows nothing of budgets, caches or tenants: their keys and scripts stand in their own rooms.
 """
