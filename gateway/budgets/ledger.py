@@ -250,7 +250,7 @@ class Ledger:
                 lease_ms=self._lease_ms,
                 fewest=fewest,
                 now_s=self._clock.now_s(),
-                young=not memory.epoch and self._store.is_young(terms.keys[0]),
+                server="" if memory.epoch else self._store.age(terms.keys[0]),
             )
             answer = await self._store.script(self._scripts.hold, terms.keys, (RUN, words))
             self._clock.note(answer[5])

@@ -114,7 +114,7 @@ def readable(text: str) -> str:
 
 
 def hold_words(
-    claim: Claim, terms: Terms, *, epoch: str, hold_id: str, lease_ms: int, fewest: int, now_s: float, young: bool
+    claim: Claim, terms: Terms, *, epoch: str, hold_id: str, lease_ms: int, fewest: int, now_s: float, server: str
 ) -> bytes:
     """The argument of `hold.lua`."""
     price, millionths = divmod(claim.price.output_worst_nanousd, TOKENS_PER_PRICE)
@@ -136,7 +136,7 @@ def hold_words(
             0 if rate is None else rate.tokens or 0,
             60.0 if rate is None else rate.per_s,
             int(claim.fail == "open"),
-            int(young),
+            server,
             terms.packed(now_s),
         )
     )

@@ -90,7 +90,6 @@ class Conversations:
         """Forget a response; False when there was none. Raises StoreUnavailable."""
         return bool(await self._store.command("DEL", _name(tenant, response_id)))
 
-
     def _opened(self, data: bytes, name: str) -> bytes:
         form, body = data[:1], data[1:]
         if form == _PLAIN:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import hiredis
 import structlog
@@ -91,12 +91,15 @@ class Store:
         """It is reached over a Unix socket: the embedded one, whose data outlives it."""
         return bool(self._address.places[0].path)
 
-    def is_young(self, key: str) -> bool:
-        """The server that has this key has just started: what it does not have, it may have lost. Never a local one."""
+    def age(self, key: str) -> Literal["", "young", "local"]:
+        """Whether the server that has this key has just started: what it does not have, it may have lost.
+
+        A local one, on a Unix socket, keeps its data, and no other machine knows more of it.
+        """
         if self.is_local:
-            return False
+            return "local"
         line = self._servers.link(key).line
-        return line is not None and line.young_until > asyncio.get_running_loop().time()
+        return "young" if line is not None and line.young_until > asyncio.get_running_loop().time() else ""
 
     async def ping(self) -> None:
         """Ask all servers for an answer, whatever their circuits say. Raises StoreUnavailable."""

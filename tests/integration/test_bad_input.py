@@ -92,7 +92,7 @@ async def test_unknown_compression_is_415(gateway, coding):
 
 
 async def test_compressed_bodies_are_read(gateway):
-    """gzip and deflate are unpacked."""
+    """Bodies in gzip and deflate are unpacked."""
     asking = json.dumps({"model": "large", "messages": [MESSAGE]}).encode()
     for coding, packed in (("gzip", gzip.compress(asking)), ("deflate", zlib.compress(asking))):
         status, _, _ = await post(gateway, packed, **{"content-encoding": coding})

@@ -59,7 +59,7 @@ async def test_demo_from_question_to_cost(demo):
     assert "a RECORDING" in shown
     order = [
         r"draft · smollm2-135m-instruct · first token after [\d,]+ ms",
-        r"─ (confirmed|revised|replaced): ",
+        r"─ (confirmed|revised|replaced|dropped)",
         r"final · recorded-gpt-4-1106-preview · first token after [\d,]+ ms",
         r"3\s+bolts|3 bolts",
         r"cost +\$0\.0000\d+ \(\d+ tokens in, \d+ out, \d+ drafted\)",

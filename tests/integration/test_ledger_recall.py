@@ -188,10 +188,24 @@ async def test_settlement_whose_answer_was_lost_with_the_store(store, gateways):
 async def test_young_server_and_a_gateway_that_knows_nothing(store, gateways, monkeypatch):
     """On a server that has just started even an unknown tenant waits, for others may know it."""
     one, _, _ = gateways
-    monkeypatch.setattr(Store, "is_young", lambda *_: True)
+    monkeypatch.setattr(Store, "age", lambda *_: "young")
     started = time.monotonic()
     await spend(one, 1)
     assert time.monotonic() - started > 0.9
+
+
+@pytest.mark.parametrize(("age", "waits"), [("local", False), ("", True)])
+async def test_gateway_that_starts_with_its_store(store, gateways, monkeypatch, age, waits):
+    """Nobody knows more than a gateway's own store when both have just started: its first request does not wait."""
+    monkeypatch.setattr(Store, "age", lambda *_: age)
+    one, two, _ = gateways
+    await spend(one, 10)
+    one._memory._tenants.clear()  # it ends, and tells nobody anything
+    await store.command("HSET", tenant_keys("acme")[0], "run", "the process of last week")
+    started = time.monotonic()
+    async with two.hold(claim()) as hold:
+        assert hold.left[0].left == 10_000 - 10 - 300
+    assert (time.monotonic() - started > 0.9) == waits
 
 
 async def test_store_that_comes_and_goes(store, gateways):

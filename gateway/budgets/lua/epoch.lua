@@ -1,5 +1,5 @@
 -- Which epoch it is; begins one if another process runs this. given: epoch. Returns {epoch, now (ms), seq}.
 if epoch ~= '' or given[1] ~= '' then
-  is_other_epoch(false)
+  is_other_epoch()
 end
 return {epoch, now_ms, seq}

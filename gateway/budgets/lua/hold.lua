@@ -2,8 +2,8 @@
 --
 -- given: epoch, id, lease ms, input tokens, output tokens wanted, fewest output tokens, cost of the input (nanousd),
 --        price of an output token (nanousd: whole part, and the millionths that are left), feature,
---        rate: requests (0: none), tokens (0: none), seconds; 1 if it fails open; 1 if the server has just started;
---        then the limits.
+--        rate: requests (0: none), tokens (0: none), seconds; 1 if it fails open; what is known of the server ('', 'young': it
+--        has just started, 'local': only this machine uses it); then the limits.
 -- Returns {what, detail, output tokens, epoch, record, now (ms), seq,
 --          requests left (-1: no rate), full again in (ms), tokens left (-1), full again in (ms),
 --          then for each limit: start of its window (s), spent, end of its window (s)}
@@ -20,7 +20,7 @@ local input_cost, price, price_millionths, feature = given[7], given[8], given[9
 local rate_requests, rate_tokens, rate_us = given[11], given[12], given[13] * 1000000
 local terms = given[16]
 
-local other_epoch = is_other_epoch(given[15] == 1)
+local other_epoch = is_other_epoch(given[15])
 local function refused(what, detail)
   return {what, detail, 0, epoch, '', now_ms, seq, -1, 0, -1, 0}
 end

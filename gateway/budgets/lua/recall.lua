@@ -3,7 +3,7 @@
 -- given: epoch, then for each counter: {field, epoch, seq, start, spent, till}.
 -- Returns {epoch, now (ms), seq, then for each counter: start, spent}.
 local reply
-if not is_other_epoch(false) then
+if not is_other_epoch() then
   return {epoch, now_ms, seq}
 end
 local parent = redis.call('HGET', KEYS[1], 'parent') or ''

@@ -10,7 +10,7 @@ local id, tokens, nanousd = given[2], given[3], given[4]
 local charge = {given[3], given[4], given[5], given[6], given[7]}
 local maybe, taken_in, taken_seq = given[8] == 1, given[9], given[10]
 
-if is_other_epoch(false) then
+if is_other_epoch() then
   return {2, epoch, now_ms, seq}
 end
 local packed = redis.call('HGET', KEYS[2], id)

@@ -232,7 +232,9 @@ local function has_heard(of_epoch, at_seq)
   return ended ~= nil and at_seq <= ended
 end
 
-local function begin_epoch(is_young)
+-- Holds that fail closed wait for other gateways unless nobody can know more: the tenant is new and the server is not, or
+-- only this machine uses the server (`server` is 'local') and this gateway has just started.
+local function begin_epoch(server)
   local bases, ended, kept = {}, ended_epochs(), 0
   if epoch ~= '' then
     local all = redis.call('HGETALL', KEYS[1])
@@ -246,7 +248,7 @@ local function begin_epoch(is_young)
       end
     end
   end
-  if epoch ~= '' or given[1] ~= '' or is_young then
+  if given[1] ~= '' or server == 'young' or (epoch ~= '' and server ~= 'local') then
     opens_ms = now_ms + RECALL_MS
   end
   for _ in pairs(ended) do
@@ -265,9 +267,9 @@ local function begin_epoch(is_young)
 end
 
 -- True when the gateway has to tell what it knows before it goes on.
-local function is_other_epoch(is_young)
+local function is_other_epoch(server)
   if head[1] ~= run then
-    begin_epoch(is_young)
+    begin_epoch(server)
   end
   return given[1] ~= '' and given[1] ~= epoch
 end
