@@ -14,6 +14,7 @@
     │   └── RateLimited              429 too fast; `retry_after_s` says when
     ├── BackendError                     what answers for the model failed
     │   ├── BackendUnreachable       502 could not connect
+    │   ├── BackendBusy              503 too many requests wait for it already
     │   ├── BackendTimeout           504 one of the deployment's time limits passed
     │   ├── BackendBroken            502 answered something that is not the protocol
     │   ├── BackendCut               502 ended before the answer was complete
@@ -181,6 +182,14 @@ class BackendUnreachable(BackendError):
     """No connection: refused, reset before a byte, DNS or TLS failure."""
 
     code = "backend_unreachable"
+    retryable = True
+
+
+class BackendBusy(BackendError):
+    """As many requests as may wait for a place do so already; `retry_after_s` says when it may be better."""
+
+    status = 503
+    code = "backend_busy"
     retryable = True
 
 

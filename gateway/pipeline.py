@@ -452,6 +452,7 @@ class Pipeline:
             draft_max_tokens=decision.draft_max_tokens,
             max_tokens=hold.output_tokens // request.n if hold and is_clamped(tenant, hold) else request.max_tokens,
             tenant=exchange.identity.tenant.name,
+            weight=exchange.policy.tenants[exchange.identity.tenant.name].weight,
             traceparent=exchange.traceparent,
             backends=self._backends,
             observed=self._observed,

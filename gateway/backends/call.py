@@ -20,6 +20,8 @@ class Call:
     max_tokens: int | None
     """Most tokens the answer may have; None: what the request says."""
     tenant: str
+    weight: float = 1.0
+    """The tenant's part of a busy backend, as against others'."""
     record: AttemptRecord
     deadline: float
     """The event loop's time at which the whole request has to be over."""

@@ -19,10 +19,12 @@ from gateway.backends.content_coding import ContentDecoder, Identity, content_de
 from gateway.backends.dialect import Dialect, Translation, dialect_of
 from gateway.backends.failures import LIBRARY_ERRORS, failure
 from gateway.backends.limits import AttemptLimits
+from gateway.backends.places import Place, Places
 from gateway.backends.refusal import passed_headers, retry_after_s
 from gateway.errors import BackendBroken, BackendError, BackendRefused
 from gateway.inference.deployment import Backend
 from gateway.inference.events import Emit, Relayed
+from gateway.inference.usage import input_tokens_estimate
 from gateway.telemetry.record import AttemptRecord
 from gateway.wire.openai_chat import refused_by_status
 
@@ -41,7 +43,9 @@ class OpenAIBackend:
         self.active = 0
         """Calls that run now."""
         self._connections = Connections(backend)
-        self._places = asyncio.Semaphore(backend.concurrency) if backend.concurrency is not None else None
+        self._places: Places | None = None
+        if backend.concurrency is not None:
+            self._places = Places(backend.concurrency, backend.queue, backend=backend.name)
         self._retired = False
         self._takes_usage_option = True
         """False once the backend has refused `stream_options`; its streams are then counted by the gateway."""
@@ -52,7 +56,7 @@ class OpenAIBackend:
         To a client of another schema go the deltas that say the same.
 
         Raises:
-            BackendUnreachable, BackendTimeout, BackendBroken, BackendCut, BackendRefused: see `errors`.
+            BackendBusy, BackendUnreachable, BackendTimeout, BackendBroken, BackendCut, BackendRefused: see `errors`.
             InvalidRequest: the backend's schema has no word for something that the request asks for.
         """
         dialect = dialect_of(call.deployment.backend.type, call.request.surface)
@@ -71,9 +75,12 @@ class OpenAIBackend:
                     await self._ask(attempt, emit)
                 else:
                     attempt.queue()
-                    async with self._places:
+                    async with attempt.place(self._places) as place:
                         attempt.leave_queue()
-                        await self._ask(attempt, emit)
+                        try:
+                            await self._ask(attempt, emit)
+                        finally:
+                            attempt.tell_used(place)
         finally:
             self.active -= 1
             if self._retired and not self.active:
@@ -123,6 +130,18 @@ class _Attempt:
 
     def queue(self) -> None:
         self.limits.begin("queue", self._timeouts.first_token_s)
+
+    def place(self, places: Places) -> Place:
+        call = self._call
+        return places.take(call.tenant, weight=call.weight, input_tokens=input_tokens_estimate(call.request))
+
+    def tell_used(self, place: Place) -> None:
+        """What was used is served; an attempt that came to nothing served nothing."""
+        record = self._record
+        if record.input_tokens or record.output_tokens:
+            place.used(input_tokens=record.input_tokens, output_tokens=record.output_tokens)
+        elif record.prefill_s is None and record.status != 200:
+            place.used(input_tokens=0, output_tokens=0)
 
     def leave_queue(self) -> None:
         now = self._loop.time()

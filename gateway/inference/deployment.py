@@ -124,6 +124,8 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: Timeouts = Timeouts()
     concurrency: int | None = None
     """Most attempts at once; None: no limit."""
+    queue: int = 256
+    """Most attempts that wait for their turn, where there is such a limit."""
     max_tokens_field: str = "max_tokens"
     """The field that limits the answer where the client named none: `max_tokens` or `max_completion_tokens`."""
 

@@ -98,6 +98,7 @@ class _Attempt:
             deployment=self._deployment,
             max_tokens=plan.max_tokens,
             tenant=plan.tenant,
+            weight=plan.weight,
             record=record,
             deadline=plan.deadline,
             isolated=plan.isolated,

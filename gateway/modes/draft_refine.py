@@ -120,6 +120,7 @@ class Draft:
             deployment=self.drafter,
             max_tokens=limit,
             tenant=plan.tenant,
+            weight=plan.weight,
             record=record,
             deadline=plan.deadline,
             first_token_within_s=plan.draft_within_s,

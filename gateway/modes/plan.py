@@ -33,6 +33,8 @@ class Plan:
     draft_max_tokens: int
     max_tokens: int | None
     tenant: str
+    weight: float = 1.0
+    """The tenant's part of a busy backend, as against others'."""
     traceparent: str | None
     backends: Backends
     record: RequestRecord

@@ -103,6 +103,7 @@ class PlacesCompiler:
             compliance=frozenset(spec.compliance),
             timeouts=Timeouts(**given),
             concurrency=spec.concurrency,
+            queue=spec.queue,
             max_tokens_field=spec.max_tokens_field,
         )
 

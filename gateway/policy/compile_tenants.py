@@ -43,6 +43,7 @@ class TenantsCompiler:
             rate=_rate(spec.rate) if spec.rate else None,
             when_store_is_gone=spec.when_store_is_gone,
             keyless=spec.keyless,
+            weight=spec.weight,
             share_prefixes=spec.share_prefixes,
         )
 

@@ -187,6 +187,8 @@ class TenantPolicy:
     rate: Rate | None = None
     when_store_is_gone: WhenStoreIsGone = "closed"
     keyless: bool = False
+    weight: float = 1.0
+    """Its part of a busy backend, as against others'."""
     share_prefixes: bool = False
     """What the edge has read for others may serve this tenant, and the other way round."""
     classifier: Classifier | None = field(default=None, compare=False, repr=False)

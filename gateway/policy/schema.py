@@ -20,6 +20,7 @@ _PLAIN = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 # `WithJsonSchema` says what a file may hold, for editors; the validator turns that into the gateway's units.
 MOST_PASSAGES = 50
+LEAST_WEIGHT = 0.01
 
 Text = Annotated[str, BeforeValidator(values.text), WithJsonSchema({"type": "string", "minLength": 1})]
 Name = Annotated[
@@ -109,6 +110,7 @@ class BackendSpec(Spec):
     compliance: list[PlainName] = []
     timeouts: TimeoutsSpec = TimeoutsSpec()
     concurrency: Count | None = None
+    queue: Count = 256
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
 
 
@@ -371,6 +373,14 @@ class TenantSpec(Spec):
     timezone: Annotated[str, BeforeValidator(values.time_zone)] = "UTC"
     when_store_is_gone: Literal["closed", "open"] = "closed"
     share_prefixes: Flag = False
+    weight: Weight = 1.0
+
+    @field_validator("weight")
+    @classmethod
+    def _weighs_something(cls, weight: float) -> float:
+        if weight < LEAST_WEIGHT:
+            raise ValueError(f"a tenant's weight is at least {LEAST_WEIGHT}; 0 would never be served")
+        return weight
 
     @model_validator(mode="after")
     def _has_no_long_dictionary(self) -> TenantSpec:
