@@ -12,7 +12,7 @@ from gateway.budgets.leases import OpenHold
 from gateway.budgets.memory import Memory, Told, recall_words
 from gateway.budgets.scripts import Scripts
 from gateway.budgets.terms import Clock, tenant_keys
-from gateway.errors import StoreUnavailable
+from gateway.errors import StoreRefused, StoreUnavailable
 from gateway.store.client import ScriptCall, Store
 from gateway.store.script import RUN
 
@@ -82,8 +82,10 @@ class Recall:
             if self._store.healthy:
                 try:
                     await self._look(everywhere=everywhere)
+                except StoreRefused as error:
+                    structlog.get_logger().error("budgets_not_recalled", reason=error.message)
                 except StoreUnavailable:
-                    continue  # there will be a new connection
+                    continue  # it will be looked at again
 
     async def _look(self, *, everywhere: bool = True) -> None:
         memories = sorted(self._memory.known().items(), key=lambda known: known[1].heard_at_s, reverse=True)
