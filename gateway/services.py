@@ -1,7 +1,7 @@
 """The composition root: opens what lives as long as the process, in order, and closes it in reverse.
 
-`open_machine` starts what a machine has once (the embedded store, the edge process), `open_services` what each worker
-has.
+`open_store` and `open_machine` start what a machine has once (the embedded store, the edge process), `open_services`
+what each worker has.
 """
 
 from __future__ import annotations
@@ -60,19 +60,24 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def open_machine(settings: Settings, edge_model: str | None) -> AsyncIterator[Machine]:
-    """Start the embedded store (unless settings name a server) and the edge process (unless `edge_model` is None).
-
-    Returns as soon as the store answers; the edge becomes warm on its own time.
+async def open_store(settings: Settings) -> AsyncIterator[str]:
+    """Start the embedded store, unless settings name a server; gives its URL as soon as it answers.
 
     Raises:
         SettingsError: the state folder cannot be used, or another gateway uses it.
     """
+    make_state_folder(settings.state)
+    if settings.redis_url is not None:
+        yield settings.redis_url
+    else:
+        async with EmbeddedValkey(settings.state) as store:
+            yield store.url
+
+
+@asynccontextmanager
+async def open_machine(settings: Settings, store_url: str, edge_model: str | None) -> AsyncIterator[Machine]:
+    """Start the edge process (unless `edge_model` is None) beside the store; it becomes warm on its own time."""
     async with AsyncExitStack() as stack:
-        _make_state_folder(settings.state)
-        store_url = settings.redis_url
-        if store_url is None:
-            store_url = (await stack.enter_async_context(EmbeddedValkey(settings.state))).url
         edge_socket = None
         if edge_model is not None:
             edge_socket = settings.state / "edge.sock"
@@ -293,6 +298,7 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
         for work, name in (
             (_retire_backends(services), "retire backends"),
             (_note_warm_edge(services), "note the warm edge"),
+            (_warm_classifiers(services), "warm the classifiers"),
             (_report_policy(services), "report policy"),
             (decisions.keep_writing(), "record decisions"),
         ):
@@ -303,6 +309,13 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait((task,))
+
+
+async def _warm_classifiers(services: Services) -> None:
+    """Compile what looks for personal data beside the start: readiness does not wait for it, nor does a request."""
+    for tenant in services.policy.current.tenants.values():
+        if tenant.classifier is not None:
+            await asyncio.to_thread(tenant.classifier.warm)
 
 
 async def _note_warm_edge(services: Services) -> None:
@@ -365,7 +378,8 @@ def _sealer(settings: Settings) -> Sealer | None:
         raise SettingsError(f"--cache-keys (FIRSTDRAFT_CACHE_KEYS): {error}") from None
 
 
-def _make_state_folder(state: Path) -> None:
+def make_state_folder(state: Path) -> None:
+    """Make the state folder, for this user alone. Raises SettingsError."""
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 
 import msgspec
 import re2
@@ -65,12 +66,24 @@ class Finder(msgspec.Struct, frozen=True):
 
 
 class Recognizer:
-    """All finders, compiled. Made once for each policy and shared by its tenants."""
+    """All finders. Made once for each policy and shared by its tenants; compiled by `warm`, or by their first use."""
 
-    def __init__(self) -> None:
-        self.words = CueWords()
-        self._finders = tuple(self._make_finders())
-        self._hints = _set([finder.hint for finder in self._finders])
+    def warm(self) -> None:
+        """Compile everything now: tens of milliseconds that no request has to wait for."""
+        self.words, self._finders, self._hints  # noqa: B018 each is made when it is first looked at
+
+    @cached_property
+    def words(self) -> CueWords:
+        """The words beside a number that say what it is."""
+        return CueWords()
+
+    @cached_property
+    def _finders(self) -> tuple[Finder, ...]:
+        return tuple(self._make_finders())
+
+    @cached_property
+    def _hints(self) -> re2.Set:
+        return _set([finder.hint for finder in self._finders])
 
     def read(self, piece: Piece, kinds: frozenset[Kind], spans: Counter[Kind]) -> None:
         """Count what is found in `piece`. Raises OutOfTime."""
@@ -118,6 +131,10 @@ class Classifier:
         self.limit_s = limit_s
         self._recognizer = recognizer
         self._dictionary = Dictionary(dictionary) if dictionary else None
+
+    def warm(self) -> None:
+        """Compile everything now, from any thread."""
+        self._recognizer.warm()
 
     @property
     def is_off(self) -> bool:

@@ -10,9 +10,10 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import structlog
 from aiohttp import web
@@ -24,8 +25,11 @@ from gateway.policy.store import PolicyStore
 from gateway.routing.proven import load_proven
 from gateway.server.app import build_app
 from gateway.server.workers import supervise
-from gateway.services import Machine, Services, open_machine, open_services
+from gateway.services import Machine, Services, open_machine, open_services, open_store
 from gateway.settings import Settings
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 _BACKLOG = 1_024
 _CANCEL_S = 2.0
@@ -42,20 +46,33 @@ async def serve(settings: Settings, on_listening: Callable[[Listening], None] | 
         PolicyError: the policy folder has mistakes.
     """
     stop, now = _stop_at_signals()
-    history = PolicyHistory(settings.state)
-    async with PolicyStore(settings.policies, os.environ, load=load_proven, history=history) as policy:
-        _refuse_keyless_in_public(settings, policy.current)
-        with bind(settings) as listener:
-            async with open_machine(settings, _edge_model(settings, policy.current)) as machine:
-                if settings.workers > 1:
-                    if on_listening is not None:
-                        on_listening(Listening(url_of(listener), policy.current))
-                    await supervise(settings, machine, listener, stop)
-                else:
-                    async with listening(settings, machine, policy, listener, now) as found:
-                        if on_listening is not None:
-                            on_listening(found)
-                        await stop.wait()
+    policies = PolicyStore(settings.policies, os.environ, load=load_proven, history=PolicyHistory(settings.state))
+    with bind(settings) as listener:
+        async with AsyncExitStack() as stack:
+            policy, store_url = await _both(
+                stack.enter_async_context(policies), stack.enter_async_context(open_store(settings))
+            )
+            _refuse_keyless_in_public(settings, policy.current)
+            edge_model = _edge_model(settings, policy.current)
+            machine = await stack.enter_async_context(open_machine(settings, store_url, edge_model))
+            if settings.workers > 1:
+                if on_listening is not None:
+                    on_listening(Listening(url_of(listener), policy.current))
+                await supervise(settings, machine, listener, stop)
+            else:
+                found = await stack.enter_async_context(listening(settings, machine, policy, listener, now))
+                if on_listening is not None:
+                    on_listening(found)
+                await stop.wait()
+
+
+async def _both(one: Awaitable[T], other: Awaitable[U]) -> tuple[T, U]:
+    """Wait for both at once, since each waits for something outside; raises what either raised, when both are over."""
+    results = await asyncio.gather(one, other, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return cast("tuple[T, U]", tuple(results))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import structlog
-from redis.crc import key_slot
 
 from gateway.errors import StoreUnavailable
 from gateway.store.address import Address, Login, Place
@@ -147,6 +146,8 @@ class Cluster:
         if key is None:
             found = next((link for link in self._links.values() if link.trouble is None), None)
         else:
+            from redis.crc import key_slot  # only a Cluster has slots: redis-py takes a tenth of the start to load
+
             found = self._slots[key_slot(key if isinstance(key, bytes) else key.encode("utf-8", "surrogatepass"))]
         if found is None:
             raise StoreUnavailable(f"the Cluster at {self._address.shown} has no node for this key")
