@@ -12,22 +12,23 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import msgspec
 import re2
 
-from gateway.classification import numbers
 from gateway.classification.addresses import IPV6, emails, is_email, is_ipv6
 from gateway.classification.credentials import CREDENTIALS, Credential
 from gateway.classification.cues import CueWords
 from gateway.classification.dictionary import Dictionary
 from gateway.classification.folding import fold
 from gateway.classification.kinds import ALL_KINDS, LABELS, UNCLASSIFIED, Kind
-from gateway.classification.national_ids import MIXED_IDS, MixedId
-from gateway.classification.numbers import Numbers
 from gateway.classification.piece import Clock, OutOfTime, Piece, pieces_of
 from gateway.classification.texts import texts_of
 from gateway.inference.request import InferenceRequest
+
+if TYPE_CHECKING:
+    from gateway.classification.national_ids import MixedId
 
 DEFAULT_LIMIT_S = 0.02
 MOST_CHARACTERS = 4_000_000
@@ -101,6 +102,10 @@ class Recognizer:
 
     def _make_finders(self) -> Iterator[Finder]:
         """All of them; their order is that of the hints."""
+        # With the numbering plans of all countries: loaded when they are compiled, not when the gateway starts.
+        from gateway.classification import numbers
+        from gateway.classification.national_ids import MIXED_IDS
+
         yield Finder(frozenset({Kind.EMAIL}), r"(?:@|%40)[\pL\pN]", _find_emails)
         yield Finder(
             frozenset({Kind.IP}), r"\b[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]", _span_finder(Kind.IP, IPV6, _plainly(is_ipv6))
@@ -111,7 +116,7 @@ class Recognizer:
             yield Finder(
                 frozenset({Kind.NATIONAL_ID}), hint, _span_finder(Kind.NATIONAL_ID, known.pattern, _mixed_check(known))
             )
-        yield Finder(numbers.KINDS, numbers.HINT, Numbers().find)
+        yield Finder(numbers.KINDS, numbers.HINT, numbers.Numbers().find)
         for form in CREDENTIALS:
             yield Finder(frozenset({Kind.SECRET}), form.pattern, _credential_finder(form))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,9 +44,12 @@ def serve(**flags: str | bool | None) -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    gc.disable()  # what imports make lives on: looking for garbage meanwhile takes a tenth of the start
+    # aiohttp reads the certificates that the system trusts, in C: the rest can be loaded meanwhile.
+    loading = threading.Thread(target=importlib.import_module, args=("aiohttp.connector",), daemon=True)
+    loading.start()
     from gateway.server import run
 
+    loading.join()
     gc.freeze()
     gc.enable()
     people = log.for_people(settings.log_format, sys.stderr.buffer)
