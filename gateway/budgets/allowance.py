@@ -1,7 +1,9 @@
 """What a tenant with `fail: open` may use while the store is gone.
 
-A twentieth of each limit, for each gateway process, until it has been reported to the store: what the ledger guarantees
-is then spent ≤ limit + allowance × processes. Rates are not enforced meanwhile.
+A twentieth of each limit, for each gateway process, until it has been reported to the store; and never so much that,
+with what the store said last, more than the limit and a twentieth would be spent: however often the store goes and
+comes, each process spends its twentieth beyond the limit once. What the ledger guarantees is then
+spent ≤ limit + allowance × processes. Rates are not enforced meanwhile.
 """
 
 from __future__ import annotations
@@ -23,16 +25,17 @@ class Allowance:
     def __init__(self) -> None:
         self._used: Counter[tuple[str, Limit]] = Counter()
 
-    def take(self, claim: Claim, limits: tuple[Limit, ...]) -> int:
+    def take(self, claim: Claim, limits: tuple[Limit, ...], spent: tuple[int, ...]) -> int:
         """Take the worst case of a claim, or of as much output as the allowance leaves; returns the output tokens.
+
+        `spent` is what the store said last of each limit, 0 where it said nothing.
 
         Raises:
             StoreUnavailable: the allowance does not hold even the fewest output tokens.
         """
         output = claim.output_tokens
-        for limit in limits:
-            room = int(limit.amount * SHARE) - self._used[claim.tenant, limit]
-            output = min(output, _fitting(claim, limit, room))
+        for limit, known in zip(limits, spent, strict=True):
+            output = min(output, _fitting(claim, limit, self._room(claim.tenant, limit, known)))
         if output < claim.min_output_tokens:
             raise StoreUnavailable(
                 f"Budgets cannot be checked now, and what tenant {claim.tenant} may use meanwhile "
@@ -42,11 +45,13 @@ class Allowance:
         self.change(claim.tenant, limits, worst_case(claim, output), 1)
         return output
 
-    def extend(self, tenant: str, limits: tuple[Limit, ...], before: Charge, after: Charge) -> bool:
+    def extend(
+        self, tenant: str, limits: tuple[Limit, ...], spent: tuple[int, ...], *, before: Charge, after: Charge
+    ) -> bool:
         """Take what `after` is more than `before` as well; False, and nothing taken, where it does not fit."""
-        for limit in limits:
+        for limit, known in zip(limits, spent, strict=True):
             more = after.tokens - before.tokens if limit.unit == "tokens" else after.nanousd - before.nanousd
-            if self._used[tenant, limit] + more > int(limit.amount * SHARE):
+            if more > self._room(tenant, limit, known):
                 return False
         self.change(tenant, limits, before, -1)
         self.change(tenant, limits, after, 1)
@@ -59,6 +64,10 @@ class Allowance:
             self._used[tenant, limit] += sign * amount
             if self._used[tenant, limit] <= 0:
                 del self._used[tenant, limit]
+
+    def _room(self, tenant: str, limit: Limit, known: int) -> int:
+        share = int(limit.amount * SHARE)
+        return min(share, limit.amount + share - known) - self._used.get((tenant, limit), 0)
 
     def used(self, tenant: str, limit: Limit) -> int:
         """Granted and not reported, in the limit's unit."""

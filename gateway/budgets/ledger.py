@@ -215,7 +215,8 @@ class Ledger:
                 return False
         elif hold.id in self._local:
             terms = self._terms(hold.claim.tenant, hold.claim.limits, hold.claim.feature, hold.claim.key)
-            if not self._allowance.extend(hold.claim.tenant, terms.limits, before, needed):
+            spent = self._memory.of(terms.tenant).spent(terms, self._clock.now_s())
+            if not self._allowance.extend(terms.tenant, terms.limits, spent, before=before, after=needed):
                 return False
         hold.reserved = needed
         return True
@@ -296,7 +297,8 @@ class Ledger:
                 f"The budget of tenant {claim.tenant!r} cannot be checked now. Try again later.",
                 retry_after_s=_RETRY_AFTER_S,
             ) from trouble
-        output = self._allowance.take(claim, terms.limits)
+        spent = self._memory.of(terms.tenant).spent(terms, self._clock.now_s())
+        output = self._allowance.take(claim, terms.limits, spent)
         reserved = worst_case(claim, output)
         hold = Hold(
             hold_id=f"{hold_id}.open",

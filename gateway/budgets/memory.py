@@ -70,6 +70,11 @@ class TenantMemory:
                 counters[field] = Told(epoch, seq, old.start_s, answer[first + 1], old.end_s, old.limit)
             first += 2
 
+    def spent(self, terms: Terms, now_s: float) -> tuple[int, ...]:
+        """What was told last of each limit; 0 where nothing was, or of a window that is over."""
+        told = (self.counters.get(field) for field in terms.fields)
+        return tuple(0 if last is None or last.till_s <= now_s else last.spent for last in told)
+
     def to_tell(self, now_s: float) -> list[tuple[str, Told]]:
         """The counters whose windows are not over."""
         return [(field, told) for field, told in self.counters.items() if told.till_s > now_s]

@@ -161,5 +161,7 @@ class Reporting:
         self._clock.note(answer[2])
         if what == 6:
             return Outcome.AGAIN
+        if what == 1:
+            self._memory.of(self.tenant).note(answer[1].decode(), answer[3], self._terms, answer, 4)
         self._reported()
         return Outcome.DONE

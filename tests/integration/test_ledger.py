@@ -624,6 +624,36 @@ async def test_fail_open(tmp_path):
         assert [entry["how"] for entry in await usage_log(store) if entry["tokens"] != "0"] == ["open"]
 
 
+async def test_store_that_goes_again_and_again(tmp_path):
+    """Fail open: a budget that is spent gives its allowance once, not with each outage."""
+    limits = (Limit(amount=10_000, unit="tokens", per="month"),)
+    opened = claim(limits=limits, fail="open", input_tokens=50, output_tokens=1_000)
+    async with EmbeddedValkey(tmp_path) as server, Store(server.url, timeout_s=0.1) as store, Ledger(store) as ledger:
+        async with ledger.hold(opened) as hold:
+            hold.charge(used(10_000, 0), 0)
+        await until(lambda: settled(ledger))
+        granted = 0
+        for _ in range(4):
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                async with ledger.hold(opened) as hold:
+                    granted += 50 + hold.output_tokens
+            except StoreUnavailable:
+                pass
+            os.kill(server.pid, signal.SIGCONT)
+            await until(lambda: answers(store))
+            await until(lambda: settled(ledger))
+        assert granted == 500
+
+
+async def answers(store: Store) -> bool:
+    try:
+        await store.ping()
+    except StoreUnavailable:
+        return False
+    return store.healthy
+
+
 async def test_settlement_that_the_server_refuses(ledger, store, monkeypatch):
     """It is tried a few times and given up, and does not stand in the way of others."""
     monkeypatch.setattr("gateway.budgets.settler._PAUSE_FIRST_S", 0.001)

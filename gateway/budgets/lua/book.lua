@@ -1,7 +1,7 @@
 -- Book what was granted without the store, in the windows of now. Only the first booking of an id does anything.
 --
 -- given: epoch, id, tokens, nanousd, input tokens, output tokens, estimated (0 or 1), feature, the limits.
--- Returns {what, epoch, now (ms), seq}: 1 booked; 0 it had been before; 2 another epoch; 6 the windows are none of now.
+-- Returns {what, epoch, now (ms), seq, then for each limit: start, spent, end}: 1 booked; 0 it had been before; 2 another epoch; 6 the windows are none of now.
 local id, tokens, nanousd = given[2], given[3], given[4]
 if is_other_epoch() then
   return {2, epoch, now_ms, seq}
@@ -25,4 +25,10 @@ end
 close(id)
 changed()
 note_usage(id, 'open', given[8], now_us, {tokens, nanousd, given[5], given[6], given[7]}, at)
-return {1, epoch, now_ms, seq}
+local reply = {1, epoch, now_ms, seq}
+for _, counter in ipairs(counters) do
+  reply[#reply + 1] = counter.start
+  reply[#reply + 1] = counter.spent
+  reply[#reply + 1] = counter.over
+end
+return reply
