@@ -12,9 +12,9 @@ import random
 import secrets
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import structlog
 
@@ -29,6 +29,7 @@ from gateway.cache.prompts import Found, PromptCache
 from gateway.classification import labels
 from gateway.edge.client import EdgeClient
 from gateway.errors import BudgetSpent, RetrievalFailed
+from gateway.exchange import Exchange, Repeatable
 from gateway.inference.deployment import Deployment
 from gateway.inference.events import (
     Delta,
@@ -51,30 +52,9 @@ from gateway.routing.decide import decide
 from gateway.routing.decision import Decision
 from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.record import RequestRecord
-from gateway.tenants.tenant import Identity
 from gateway.wire.context import takes_context
 
-
-@dataclass(slots=True, kw_only=True)
-class Exchange:
-    """One request on its way through; `headers` are its response headers, whole before the first event."""
-
-    request: InferenceRequest
-    identity: Identity
-    policy: CompiledPolicy
-    record: RequestRecord
-    started: float
-    """`loop.time()` at arrival, in seconds."""
-    feature: str = ""
-    labels: str = ""
-    """What the client named in `x-firstdraft-labels`."""
-    believed: Mapping[str, str] = field(default_factory=dict)
-    """Headers that a trusted proxy set."""
-    cache_control: CacheControl = field(default_factory=CacheControl)
-    traceparent: str | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    draft_wish: DraftWish = DraftWish.OFF
-    """How the draft is shown: the client's wish, else the route's; known once the decision is."""
+__all__ = ["Exchange", "Pipeline", "Repeatable"]
 
 
 class Pipeline:
@@ -276,6 +256,41 @@ class Pipeline:
             renewed = self._renewing(exchange)
             await self._flights.refresh(trip.flown_by(lambda nobody: self._fly(renewed, decision, nobody, key)))
         await self._replay(exchange, decision, found, emit)
+        if self._is_repeatable(exchange, decision, found):
+            exchange.repeatable = Repeatable(
+                exchange=exchange,
+                decision=decision,
+                key=key,
+                found=found,
+                decided_at=asyncio.get_running_loop().time(),
+            )
+
+    @staticmethod
+    def _is_repeatable(exchange: Exchange, decision: Decision, found: Found) -> bool:
+        return (
+            decision.cache is not None
+            and not decision.cache.charge
+            and not found.is_stale
+            and not exchange.record.retrieval
+            and exchange.record.classified != "unclassified"  # the same text may be read in time the next time
+            and exchange.cache_control == CacheControl()
+            and exchange.draft_wish is DraftWish.OFF
+        )
+
+    def holds(self, was: Repeatable) -> bool:
+        """Whether the same request under the same policy, at this moment, would be the same hit. Synchronous."""
+        if self._cache.get_local(was.key, stream=was.exchange.request.stream) is not was.found or was.found.is_stale:
+            return False
+        now = asyncio.get_running_loop().time()
+        if now - was.decided_at >= _DECIDED_FOR_S:
+            exchange = was.exchange
+            facts = self._facts(exchange, frozenset(exchange.record.labels))
+            decision = decide(exchange.policy, facts)
+            self._record(exchange.policy, facts)
+            if not was.looks_like(decision):
+                return False
+            was.decided_at = now
+        return True
 
     async def _replay(self, exchange: Exchange, decision: Decision, found: Found, emit: Emit) -> None:
         self._say_cache(exchange, "stale" if found.is_stale else "hit")
@@ -465,6 +480,10 @@ class Pipeline:
             background=exchange.record.cache == "refresh",
             headers=exchange.headers,
         )
+
+
+_DECIDED_FOR_S = 0.05
+"""So long a decision is taken for the next identical request's: no fact that it depends on changes faster."""
 
 
 _PREFIX_CHARACTERS = 2_000

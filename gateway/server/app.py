@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from gateway.server.api.routes import SURFACES, add_routes
-from gateway.server.keys import REPEATS, SERVICES, STREAMS
-from gateway.server.middleware import authenticate, boundary
+from gateway.server.keys import REPEATS, SERVICES, SHORTCUT, STREAMS
+from gateway.server.middleware import authenticate, boundary, take_shortcut
 from gateway.server.repeats import Repeats
+from gateway.server.shortcut import Shortcut
 from gateway.server.streaming import Streams
 from gateway.services import Services
 
@@ -18,11 +19,12 @@ from gateway.services import Services
 def build_app(services: Services) -> web.Application:
     """Put the application together around services that are already open."""
     app = web.Application(
-        middlewares=(boundary, authenticate),
+        middlewares=(take_shortcut, boundary, authenticate),
         client_max_size=services.settings.body_limit_bytes,
     )
     app[SERVICES] = services
     app[STREAMS] = Streams()
+    app[SHORTCUT] = Shortcut()
     app[REPEATS] = {surface.name: Repeats(surface.decode) for surface in SURFACES}
     app.cleanup_ctx.append(_keep_streams_alive)
     add_routes(app)

@@ -16,8 +16,21 @@ from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.pipeline import Exchange
 from gateway.server.body import read_body
 from gateway.server.error_shape import error_shape
-from gateway.server.keys import DECISION_HEADERS, IDENTITY, POLICY, RECORD, REPEATS, REPLY, SERVICES, STARTED, STREAMS
-from gateway.server.streaming import StreamReply
+from gateway.server.keys import (
+    ASKED,
+    DECISION_HEADERS,
+    IDENTITY,
+    POLICY,
+    RECORD,
+    REPEATS,
+    REPLY,
+    SERVICES,
+    SHORTCUT,
+    STARTED,
+    STREAMS,
+)
+from gateway.server.shortcut import fixed_bytes
+from gateway.server.streaming import STREAM_HEADERS, StreamReply
 from gateway.server.surface import Surface
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -47,7 +60,12 @@ async def _stream(http: web.Request, surface: Surface, exchange: Exchange) -> we
         await http.app[SERVICES].pipeline.run(exchange, reply.emit)
         if surface.finish is not None:
             await surface.finish(http, exchange, reply.writer)
-        return await reply.end()
+        response = await reply.end()
+        if exchange.repeatable is not None:
+            writer = surface.stream(**_answer(surface, exchange))
+            body = b"".join([writer.encode(event) for event in exchange.repeatable.found.events]) + writer.end()
+            _remember(http, surface, exchange, body, _headers(http, exchange) | STREAM_HEADERS)
+        return response
     finally:
         streams.discard(reply)
 
@@ -64,7 +82,17 @@ async def _whole(http: web.Request, surface: Surface, exchange: Exchange) -> web
         encoder.add(event)
     if surface.finish is not None:
         await surface.finish(http, exchange, encoder)
-    return web.Response(body=encoder.body(), content_type="application/json", headers=_headers(http, exchange))
+    body, headers = encoder.body(), _headers(http, exchange)
+    _remember(http, surface, exchange, body, {**headers, "content-type": "application/json"})
+    return web.Response(body=body, content_type="application/json", headers=headers)
+
+
+def _remember(http: web.Request, surface: Surface, exchange: Exchange, body: bytes, headers: dict[str, str]) -> None:
+    """Where this was a hit that may come again, keep its response for the next time."""
+    asked = http.get(ASKED)
+    if asked is not None and surface.finish is None and fixed_bytes(exchange):
+        id_headers = error_shape(http.path, http.headers).id_headers
+        http.app[SHORTCUT].remember(asked, exchange, body, headers, tuple(id_headers))
 
 
 class _Answer(TypedDict):

@@ -16,6 +16,11 @@ from gateway.errors import ClientGone, FirstdraftError
 from gateway.inference.events import Event, Idle
 from gateway.server.surface import StreamWriter
 
+STREAM_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
 SILENCE_S = 10.0
 """A stream that had nothing to send for so long gets a comment: under every common proxy's idle limit (30 to 60 s)."""
 _ERROR_WRITE_S = 1.0
@@ -100,10 +105,7 @@ class StreamReply:
         # A draft and a final can both come first: only one may send the headers, the other waits for them.
         async with self._beginning:
             if self._response is None:
-                response = web.StreamResponse(headers=self._headers())
-                response.headers["content-type"] = "text/event-stream; charset=utf-8"
-                response.headers["cache-control"] = "no-cache"
-                response.headers["x-accel-buffering"] = "no"
+                response = web.StreamResponse(headers=self._headers() | STREAM_HEADERS)
                 try:
                     await response.prepare(self._http)
                 except ConnectionError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
@@ -100,7 +100,11 @@ class RequestRecord:
 
     def copy(self) -> RequestRecord:
         """The same so far; what happens from now on is written into one of them only."""
-        return replace(self, attempts=list(self.attempts))
+        same = object.__new__(RequestRecord)
+        for name, value in zip(_NAMES, _VALUES(self), strict=True):
+            setattr(same, name, value)
+        same.attempts = list(self.attempts)
+        return same
 
     def take(self, other: RequestRecord) -> None:
         """Take over how the request was answered; what the request itself is and how it ended stays."""
