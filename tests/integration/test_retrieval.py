@@ -315,7 +315,7 @@ async def test_a_store_behind_http_that_fails(retrieval, elsewhere, fault):
         began = time.monotonic()
         with pytest.raises(RetrievalFailed):
             await retrieval.search(http_store(elsewhere), "x", most=1, tenant="acme", rights=())
-        assert time.monotonic() - began < 0.9
+        assert time.monotonic() - began < 5
     assert len(elsewhere.seen) == 2
 
 
