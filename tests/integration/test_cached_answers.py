@@ -210,13 +210,13 @@ async def test_a_store_that_hangs_does_not_delay_the_end_of_an_answer(start_gate
 
     async def hang(*_args, **_named):
         writing.set()
-        await asyncio.sleep(1)
+        await asyncio.sleep(5)
 
     monkeypatch.setattr(gateway.services.store, "set", hang)
     began = time.monotonic()
     await ask(http, gateway, stream=True)
-    assert time.monotonic() - began < 0.8
-    await asyncio.wait_for(writing.wait(), 1)
+    assert time.monotonic() - began < 3
+    await asyncio.wait_for(writing.wait(), 3)
     assert told((await ask(http, gateway))[1]) == "hit"
 
 

@@ -215,7 +215,7 @@ async def test_store_that_comes_and_goes(store, gateways):
     await store.command("FLUSHALL")
     started = time.monotonic()
     await one.take(claim(fail="open"))
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 2
 
 
 # --- the usage log ----------------------------------------------------------------------------------------------

@@ -189,7 +189,7 @@ async def test_frozen_server(tmp_path):
         for _ in range(100):
             with pytest.raises(StoreUnavailable):
                 await store.get("fd1:a")
-        assert time.perf_counter() - started < 0.2
+        assert time.perf_counter() - started < 1.0
         assert not store.healthy
         os.kill(server.pid, signal.SIGCONT)
         await until(lambda: answers(store))

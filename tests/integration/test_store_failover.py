@@ -41,7 +41,7 @@ async def test_failover_of_a_pair(tmp_path):
         for _ in range(20):
             with pytest.raises(StoreUnavailable):
                 await store.script(COUNT, (key,), ())
-        assert asyncio.get_running_loop().time() - started < 0.2
+        assert asyncio.get_running_loop().time() - started < 1.0
         await until(lambda: answers(store, key), 20)
         assert (await pair.master()).port != dead.port
         assert await store.script(WHO, (key,), (RUN,)) != before
