@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib
 import os
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,12 +42,8 @@ def serve(**flags: str | bool | None) -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    # aiohttp reads the certificates that the system trusts, in C: the rest can be loaded meanwhile.
-    loading = threading.Thread(target=importlib.import_module, args=("aiohttp.connector",), daemon=True)
-    loading.start()
-    from gateway.server import run
+    from gateway.server import run  # what takes long to load is loaded once it is needed
 
-    loading.join()
     gc.freeze()
     gc.enable()
     people = log.for_people(settings.log_format, sys.stderr.buffer)
