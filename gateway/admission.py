@@ -7,17 +7,22 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gateway.budgets.claim import Charge, Claim, Hold
+from gateway.budgets.claim import Beside, Charge, Claim, Hold
 from gateway.budgets.claim import worst_case as worst_charge
-from gateway.inference.deployment import Deployment
+from gateway.inference.deployment import TOKENS_PER_PRICE, Deployment
 from gateway.inference.request import InferenceRequest
 from gateway.inference.usage import Usage, input_tokens_bound
 from gateway.policy.compiled import TenantPolicy
+from gateway.routing.decision import Decision
 from gateway.telemetry.record import RequestRecord
 
 
 def worst_case(
-    record: RequestRecord, request: InferenceRequest, tenant: TenantPolicy, deployments: tuple[Deployment, ...]
+    record: RequestRecord,
+    request: InferenceRequest,
+    tenant: TenantPolicy,
+    deployments: tuple[Deployment, ...],
+    beside: Beside | None = None,
 ) -> Claim:
     """The claim of a request that the first of `deployments` is asked to answer; the others may need more."""
     return Claim(
@@ -31,8 +36,25 @@ def worst_case(
         output_tokens=_wanted_tokens(request, deployments) * request.n,
         min_output_tokens=request.n,
         price=deployments[0].price,
+        beside=beside,
         fail=tenant.when_store_is_gone,
     )
+
+
+def draft_beside(request: InferenceRequest, decision: Decision) -> Beside | None:
+    """The most that a draft may use which may become the answer, after a larger model was asked too; else None.
+
+    A draft that is only shown is never charged.
+    """
+    draft = decision.draft
+    if draft is None or (decision.cascade is None and draft not in decision.deployments):
+        return None
+    most = (
+        decision.draft_max_tokens if request.max_tokens is None else min(decision.draft_max_tokens, request.max_tokens)
+    )
+    claimed = input_tokens_bound(request)
+    cost = claimed * draft.price.input_worst_nanousd + most * draft.price.output_worst_nanousd
+    return Beside(claimed + most, -(-cost // TOKENS_PER_PRICE))
 
 
 def is_clamped(tenant: TenantPolicy, hold: Hold | None) -> bool:
@@ -42,7 +64,8 @@ def is_clamped(tenant: TenantPolicy, hold: Hold | None) -> bool:
 
 def needed(record: RequestRecord, hold: Hold, targets: Mapping[str, Deployment], target: Deployment) -> Charge:
     """What a request may come to when `target` is tried as well: what was used, what is running, and its worst case."""
-    tokens = nanousd = 0
+    beside = hold.claim.beside
+    tokens, nanousd = (0, 0) if beside is None else (beside.tokens, beside.nanousd)
     running = [target]
     for attempt in record.attempts:
         if attempt.role != "final":
@@ -53,7 +76,7 @@ def needed(record: RequestRecord, hold: Hold, targets: Mapping[str, Deployment],
             tokens += attempt.input_tokens + attempt.output_tokens
             nanousd += attempt.cost_nanousd
     for deployment in running:
-        claim = msgspec.structs.replace(hold.claim, price=deployment.price)
+        claim = msgspec.structs.replace(hold.claim, price=deployment.price, beside=None)
         worst = worst_charge(claim, hold.output_tokens)
         tokens += worst.tokens
         nanousd += worst.nanousd
@@ -72,6 +95,7 @@ def again(claim: Claim, share: float, usage: Usage | None = None) -> Claim:
         input_tokens=math.ceil(input_tokens * share),
         output_tokens=wanted,
         min_output_tokens=wanted,  # what is given again is given whole
+        beside=None,
     )
 
 

@@ -18,10 +18,10 @@ from dataclasses import replace
 
 import structlog
 
-from gateway.admission import again, charge, charge_again, is_clamped, needed, worst_case
+from gateway.admission import again, charge, charge_again, draft_beside, is_clamped, needed, worst_case
 from gateway.backends.observed import Observed
 from gateway.backends.pool import Backends
-from gateway.budgets.claim import Hold
+from gateway.budgets.claim import Beside, Hold
 from gateway.budgets.ledger import Ledger
 from gateway.cache.control import CacheControl
 from gateway.cache.flights import Flights, Stored, Trip
@@ -168,7 +168,7 @@ class Pipeline:
         if decision.refusal is not None:
             raise decision.refusal
         exchange.headers["x-firstdraft-mode"] = decision.mode.value
-        if decision.no_draft and decision.draft_wish is not DraftWish.OFF:
+        if decision.no_draft and (decision.draft_wish is not DraftWish.OFF or decision.cascade is not None):
             exchange.headers["x-firstdraft-no-draft"] = decision.no_draft
         return decision
 
@@ -231,9 +231,7 @@ class Pipeline:
         return self._cache.key(
             request=request,
             tenant="" if rule is not None and rule.shared else exchange.identity.tenant.name,
-            deployment_ids=tuple(
-                sorted(places.get(deployment.id, deployment.id) for deployment in decision.deployments)
-            ),
+            deployment_ids=tuple(sorted(places.get(name, name) for name in decision.may_answer(exchange.policy.edge))),
             policy_part=" ".join((decision.route, *exchange.record.labels)),
         )
 
@@ -345,7 +343,8 @@ class Pipeline:
             deployments, mode, hold = decision.deployments, decision.mode, None
             try:
                 tenant = exchange.policy.tenants[exchange.identity.tenant.name]
-                hold = await self._hold(stack, exchange, deployments, tenant)
+                beside = draft_beside(exchange.request, decision)
+                hold = await self._hold(stack, exchange, deployments, tenant, beside)
             except BudgetSpent:
                 exchange.record.hold = "refused"
                 if not decision.spent:
@@ -386,10 +385,11 @@ class Pipeline:
         exchange: Exchange,
         deployments: tuple[Deployment, ...],
         tenant: TenantPolicy,
+        beside: Beside | None = None,
     ) -> Hold | None:
         if not tenant.limits and tenant.rate is None:
             return None
-        claim = worst_case(exchange.record, exchange.request, tenant, deployments)
+        claim = worst_case(exchange.record, exchange.request, tenant, deployments, beside)
         hold = await stack.enter_async_context(self._ledger.hold(claim))
         exchange.record.held_tokens = claim.input_tokens + hold.output_tokens
         exchange.record.hold = "settled"
@@ -464,6 +464,7 @@ class Pipeline:
             mode=mode,
             deployments=deployments,
             draft=decision.draft,
+            cascade=decision.cascade,
             draft_max_tokens=decision.draft_max_tokens,
             max_tokens=hold.output_tokens // request.n if hold and is_clamped(tenant, hold) else request.max_tokens,
             tenant=exchange.identity.tenant.name,

@@ -257,7 +257,7 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
         edge = None
         if machine.edge_socket is not None:
             edge = await stack.enter_async_context(EdgeClient(Path(machine.edge_socket)))
-        backends = await stack.enter_async_context(Backends(edge, Confidence(settings.state).estimate))
+        backends = await stack.enter_async_context(Backends(edge, Confidence(settings.state)))
         secret = await _cache_secret(store)
         cache = await stack.enter_async_context(
             PromptCache(store, secret=secret, sealer=_sealer(settings), on_count=metrics.count_cache)

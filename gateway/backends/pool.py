@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from gateway.backends.call import BackendClient
 from gateway.backends.edge import EdgeBackend
@@ -13,18 +13,23 @@ from gateway.edge.client import EdgeClient
 from gateway.errors import EdgeUnavailable
 from gateway.inference.deployment import Backend
 
-Estimate = Callable[[str, Sequence[float] | None], float | None]
+
+class Trust(Protocol):
+    """What was learnt of how far to trust the edge's model, by its fingerprint; None where nothing was."""
+
+    def estimate(self, fingerprint: str, values: Sequence[float] | None) -> float | None:
+        """How likely an answer with these features is good, 0..1."""
+
+    def threshold(self, fingerprint: str, target_error: float) -> float | None:
+        """The least estimate from which on no more than `target_error` of the answers are not good."""
 
 
 class Backends:
-    """Hands out clients. Two backends that differ in anything, a key or a limit, have two clients.
+    """Hands out clients. Two backends that differ in anything, a key or a limit, have two clients."""
 
-    `estimate` takes a model's fingerprint and an answer's features, and says how likely the answer is good.
-    """
-
-    def __init__(self, edge: EdgeClient | None, estimate: Estimate | None = None) -> None:
+    def __init__(self, edge: EdgeClient | None, trust: Trust | None = None) -> None:
         self._edge_client = edge
-        self._estimate = estimate
+        self._trust = trust
         self._edge = None if edge is None else EdgeBackend(edge)
         self._clients: dict[Backend, OpenAIBackend] = {}
         self._leaving: list[OpenAIBackend] = []
@@ -42,9 +47,15 @@ class Backends:
 
     def estimate(self, found: Sequence[float] | None) -> float | None:
         """How likely an answer of the edge with these features is good, 0..1; None where that was never learnt."""
-        if self._estimate is None or self._edge_client is None:
+        if self._trust is None or self._edge_client is None:
             return None
-        return self._estimate(self._edge_client.status.fingerprint, found)
+        return self._trust.estimate(self._edge_client.status.fingerprint, found)
+
+    def threshold(self, target_error: float) -> float | None:
+        """From which estimate on at most `target_error` (0..1) of the edge's answers are not good; None: not known."""
+        if self._trust is None or self._edge_client is None:
+            return None
+        return self._trust.threshold(self._edge_client.status.fingerprint, target_error)
 
     def client(self, backend: Backend) -> BackendClient:
         """The client of `backend`, made at its first use.

@@ -77,8 +77,8 @@ class Allowance:
 def _fitting(claim: Claim, limit: Limit, room: int) -> int:
     """The most output tokens whose worst case fits into `room` of the limit's unit; below 0 when the input does not."""
     if limit.unit == "tokens":
-        return room - claim.input_tokens
-    money = room - claim.input_cost_nanousd
+        return room - claim.fixed_tokens
+    money = room - claim.fixed_nanousd
     if money < 0:
         return -1
     price = claim.price.output_worst_nanousd

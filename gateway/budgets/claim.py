@@ -19,6 +19,13 @@ MOST_AMOUNT = 2**53 - 1
 _NANOUSD_PER_USD = 1_000_000_000
 
 
+class Beside(msgspec.Struct, frozen=True):
+    """The most that something may use that runs beside the answer: a draft that may stand for it."""
+
+    tokens: int
+    nanousd: int
+
+
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """The worst case of one request."""
 
@@ -39,13 +46,21 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """With fewer the request is not worth sending: it is refused."""
     price: Price
     """Of the deployment that is asked first; a dearer one needs more (`Ledger.extend`)."""
+    beside: Beside | None = None
+    """What may be used beside the answer, and is in the worst case with it."""
     fail: Literal["closed", "open"] = "closed"
     """What happens without the store: refused, or granted within the local allowance."""
 
     @property
-    def input_cost_nanousd(self) -> int:
-        """The input, each token at the dearest price that it may have; rounded up."""
-        return -(-self.input_tokens * self.price.input_worst_nanousd // TOKENS_PER_PRICE)
+    def fixed_tokens(self) -> int:
+        """What is reserved however short the answer is limited."""
+        return self.input_tokens + (0 if self.beside is None else self.beside.tokens)
+
+    @property
+    def fixed_nanousd(self) -> int:
+        """The input, each token at the dearest price that it may have, rounded up; and what is used beside."""
+        cost = -(-self.input_tokens * self.price.input_worst_nanousd // TOKENS_PER_PRICE)
+        return cost + (0 if self.beside is None else self.beside.nanousd)
 
 
 class Left(msgspec.Struct, frozen=True):
@@ -148,8 +163,8 @@ def worst_case(claim: Claim, output_tokens: int) -> Charge:
     """What `output_tokens` of answer cost at most: what the scripts reserve, to the nano-dollar."""
     output_cost = -(-output_tokens * claim.price.output_worst_nanousd // TOKENS_PER_PRICE)
     return Charge(
-        tokens=claim.input_tokens + output_tokens,
-        nanousd=claim.input_cost_nanousd + output_cost,
+        tokens=claim.fixed_tokens + output_tokens,
+        nanousd=claim.fixed_nanousd + output_cost,
         input_tokens=claim.input_tokens,
         output_tokens=output_tokens,
         estimated=True,

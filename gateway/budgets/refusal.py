@@ -33,7 +33,7 @@ def rate_limited(claim: Claim, wait_s: float) -> RateLimited:
 def larger_than_rate(claim: Claim) -> RateLimited:
     """It asks for more than the whole rate: no wait would help."""
     return RateLimited(
-        f"This request may need {claim.input_tokens + claim.min_output_tokens:,} tokens, more than tenant "
+        f"This request may need {claim.fixed_tokens + claim.min_output_tokens:,} tokens, more than tenant "
         f"{claim.tenant!r} may use at once ({_rate(claim)}). Make it shorter.",
     )
 

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
     from gateway.edge.formats import Measured
     from gateway.edge.tuning import Reading
+    from gateway.modes.confidence import Calibration
 
 _STATE = click.option("--state", metavar="DIR", help="The gateway's state folder. [FIRSTDRAFT_STATE]")
 _MODEL = click.argument("model", default=SHIPPED_MODEL)
 _MEGABYTE = 1e6
+_TARGETS = (0.2, 0.1, 0.05)
 
 
 @click.group()
@@ -193,6 +195,8 @@ def calibrate(*, pairs: tuple[Path, ...], model: str, name: str | None, dry_run:
     click.echo("the surest   bad among them")
     for coverage, risk in report.risks:
         click.echo(f"{coverage:>10.0%}{risk:>15.1%}")
+    for target in _TARGETS:
+        click.echo(_standing(learnt, target))
     if learnt.brier >= report.brier_of_share:
         click.echo("it knows no more than the share of good ones: not kept")
     elif dry_run:
@@ -200,6 +204,15 @@ def calibrate(*, pairs: tuple[Path, ...], model: str, name: str | None, dry_run:
     else:
         write_whole(calibration_file(found.folder.parent, fingerprint), msgspec.json.encode(learnt))
         click.echo(f"kept for {fingerprint}")
+
+
+def _standing(learnt: Calibration, target: float) -> str:
+    """What a cascade with this `target_error` would do."""
+    threshold = learnt.threshold(target)
+    share = next((point.coverage for point in learnt.curve if point.threshold == threshold), 0.0)
+    if not share:
+        return f"target_error {target:g}: no threshold is sure enough, nothing would stand"
+    return f"target_error {target:g}: threshold {threshold:.3f}, {share:.0%} would stand"
 
 
 def _loaded(found: Formats, model: str) -> str:

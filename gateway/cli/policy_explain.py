@@ -15,7 +15,7 @@ from gateway.cli.policy_folder import DEFAULT_FOLDER, FOLDER, FOLDER_VARIABLE, J
 if TYPE_CHECKING:
     from gateway.classification.classifier import Found
     from gateway.inference.request import InferenceRequest
-    from gateway.policy.compiled import CompiledPolicy
+    from gateway.policy.compiled import CascadeRule, CompiledPolicy
     from gateway.policy.facts import Facts
     from gateway.routing.explain import Explanation
 
@@ -235,7 +235,21 @@ def _headline(explanation: Explanation, facts: Facts, found: Found) -> str:
         )
     else:
         lines.append(f"draft     none: {decision.no_draft}")
+    if decision.cascade is not None:
+        lines.append(f"cascade   {_stands(decision.cascade)}")
     lines.append(f"spent     {', then '.join(deployment.id for deployment in decision.spent) or 'refused with 429'}")
     cache = decision.cache
     lines.append(f"cache     {'no' if cache is None else f'{cache.ttl_s:g} s'}")
     return "\n".join(lines)
+
+
+def _stands(rule: CascadeRule) -> str:
+    """When the edge's answer stands."""
+    measure = (
+        f"confidence from {rule.threshold:g} on"
+        if rule.threshold is not None
+        else f"at most {rule.target_error:.1%} not good"
+    )
+    within = "" if rule.within_s is None else f", done within {rule.within_s:g} s"
+    uncalibrated = "stands" if rule.accepts_uncalibrated else "does not"
+    return f"the draft stands: {measure}{within}; uncalibrated it {uncalibrated}"

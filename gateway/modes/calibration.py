@@ -7,6 +7,7 @@ by heart. numpy only: the gateway itself never imports this.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,13 +17,17 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from gateway.modes.confidence import FEATURES, Calibration
+from gateway.modes.confidence import FEATURES, Calibration, Point
 
 LEAST_PAIRS = 40
 LEAST_OF_A_KIND = 10
 _FOLDS = 5
 _PENALTY = 3.0
 _STEPS = 50
+_POINTS = 64
+"""Of the curve of risk over coverage."""
+_DOUBT = 0.1
+"""How likely the true share of wrong answers is over the bound."""
 _COVERAGES = (1.0, 0.8, 0.6, 0.4, 0.2)
 
 Floats = npt.NDArray[np.float64]
@@ -106,6 +111,7 @@ def calibrate(pairs: Sequence[Pair], *, seed: int = 0) -> Report:
         pairs=len(pairs),
         auc=_auc(judged, good),
         brier=float(np.mean((judged - good) ** 2)),
+        curve=_curve(judged, good),
     )
     return Report(calibration, share, share * (1 - share), _risks(judged, good))
 
@@ -161,3 +167,34 @@ def _risks(judged: Floats, good: Floats) -> tuple[tuple[float, float], ...]:
     return tuple(
         (coverage, float(1.0 - surest_first[:count].mean())) for coverage, count in zip(_COVERAGES, counts, strict=True)
     )
+
+
+def _curve(judged: Floats, good: Floats) -> tuple[Point, ...]:
+    """Risk over coverage at thresholds that part the answers evenly."""
+    points = []
+    for threshold in np.unique(np.quantile(judged, np.linspace(0, 1, _POINTS), method="lower")):
+        kept = good[judged >= threshold]
+        bad = int(len(kept) - kept.sum())
+        points.append(
+            Point(
+                threshold=float(threshold),
+                coverage=len(kept) / len(good),
+                error=bad / len(kept),
+                most_error=most_error(bad, len(kept)),
+            )
+        )
+    return tuple(points)
+
+
+def most_error(bad: int, of: int) -> float:
+    """The largest error rate with which so few bad answers are still seen in one of ten tries; exact, by bisection."""
+    if bad >= of:
+        return 1.0
+    ways = np.array([math.lgamma(of + 1) - math.lgamma(k + 1) - math.lgamma(of - k + 1) for k in range(bad + 1)])
+    number = np.arange(bad + 1)
+    low, high = bad / of, 1.0
+    for _ in range(_STEPS):
+        rate = (low + high) / 2
+        seen = float(np.exp(ways + number * math.log(rate) + (of - number) * math.log1p(-rate)).sum())
+        low, high = (rate, high) if seen > _DOUBT else (low, rate)
+    return high

@@ -51,6 +51,18 @@ def _repetition(text: str) -> float:
     return 1.0 - len(set(triples)) / len(triples) if triples else 0.0
 
 
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """What happens when all answers stand whose estimate is at least `threshold`; cross-validated."""
+
+    threshold: float
+    coverage: float
+    """The share of all answers that then stand."""
+    error: float
+    """The share of these that are not good, as it was seen."""
+    most_error: float
+    """The same, as large as it may be with so few seen: the 90 % bound (Clopper and Pearson, 1934)."""
+
+
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """What was learnt for one model and format. Weights belong to features that are centred and scaled."""
 
@@ -64,12 +76,23 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """Area under the ROC curve, cross-validated: 0.5 knows nothing, 1 everything."""
     brier: float
     """Mean squared error of the estimate, cross-validated: 0 is best."""
+    curve: tuple[Point, ...] = ()
+    """From the lowest threshold, with which everything stands, to the highest; empty in files of older versions."""
 
     def estimate(self, values: Sequence[float]) -> float:
         """How likely such an answer is good, 0..1."""
         scaled = zip(self.weights, values, self.centre, self.scale, strict=True)
         logit = self.intercept + sum(weight * (value - centre) / scale for weight, value, centre, scale in scaled)
         return 1.0 / (1.0 + math.exp(-max(-_STEEPEST, min(logit, _STEEPEST))))
+
+    def threshold(self, target_error: float) -> float | None:
+        """The least estimate from which on at most `target_error` of the answers are not good, as far as was seen.
+
+        Infinite where no threshold is good enough; None where the curve was never drawn.
+        """
+        if not self.curve:
+            return None
+        return min((point.threshold for point in self.curve if point.most_error <= target_error), default=math.inf)
 
 
 def calibration_file(state_dir: Path, fingerprint: str) -> Path:
@@ -98,7 +121,16 @@ class Confidence:
 
     def estimate(self, fingerprint: str, values: Sequence[float] | None) -> float | None:
         """0..1; None when this model is not calibrated, or there are no features."""
-        if not fingerprint or values is None:
+        found = None if values is None else self._calibrated(fingerprint)
+        return None if found is None or values is None else found.estimate(values)
+
+    def threshold(self, fingerprint: str, target_error: float) -> float | None:
+        """The least estimate with which an answer may stand, if no more than `target_error` are to be wrong."""
+        found = self._calibrated(fingerprint)
+        return None if found is None else found.threshold(target_error)
+
+    def _calibrated(self, fingerprint: str) -> Calibration | None:
+        if not fingerprint:
             return None
         path = calibration_file(self._state_dir, fingerprint)
         try:
@@ -107,4 +139,4 @@ class Confidence:
             return None
         if self._read != (fingerprint, changed):
             self._read, self._calibration = (fingerprint, changed), read_calibration(path)
-        return None if self._calibration is None else self._calibration.estimate(values)
+        return self._calibration

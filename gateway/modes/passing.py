@@ -59,11 +59,14 @@ class Passing:
 
     def storable(self, decision: Decision) -> bool:
         """The answer is whole, was not too large to keep, and came from where the route wanted it."""
-        first_choice = {deployment.id for deployment in decision.deployments[: decision.first_choices]}
+        wanted = {deployment.id for deployment in decision.deployments[: decision.first_choices]}
+        if decision.draft is not None:
+            # What the edge wrote is what the route wanted where it stands, not where it stood in for a failed final.
+            wanted -= {decision.draft.id}
+            if self._record.cascade == "stands":
+                wanted.add(decision.draft.id)
         return (
-            bool(self.events)
-            and self._record.finish_reason in _STORABLE_FINISH
-            and self._record.deployment in first_choice
+            bool(self.events) and self._record.finish_reason in _STORABLE_FINISH and self._record.deployment in wanted
         )
 
     def _keep(self, event: Event, size: int) -> None:

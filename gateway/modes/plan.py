@@ -10,7 +10,7 @@ from gateway.backends.observed import Observed
 from gateway.backends.pool import Backends
 from gateway.inference.deployment import Deployment
 from gateway.inference.request import InferenceRequest
-from gateway.policy.compiled import Mode
+from gateway.policy.compiled import CascadeRule, Mode
 from gateway.telemetry.record import RequestRecord
 
 
@@ -32,6 +32,8 @@ class Plan:
     draft: Deployment | None
     draft_max_tokens: int
     max_tokens: int | None
+    cascade: CascadeRule | None = None
+    """When the draft stands, in mode cascade."""
     tenant: str
     weight: float = 1.0
     """The tenant's part of a busy backend, as against others'."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.inference.events import Emit
-from gateway.modes import draft_refine, single
+from gateway.modes import cascade, draft_refine, single
 from gateway.modes.plan import Plan
 from gateway.policy.compiled import Mode
 
@@ -16,5 +16,9 @@ async def run(plan: Plan, emit: Emit) -> None:
     """
     if plan.mode is Mode.DRAFT_REFINE and plan.draft is not None:
         await draft_refine.run(plan, plan.draft, emit)
+    elif plan.mode is Mode.CASCADE and plan.draft is not None and plan.cascade is not None:
+        await cascade.run(plan, plan.draft, plan.cascade, emit)
     else:
+        if plan.mode is Mode.CASCADE:
+            cascade.tell(plan, "no_draft")
         await single.run(plan, emit)

@@ -10,6 +10,7 @@ from gateway.errors import Mistake
 from gateway.inference.deployment import Deployment
 from gateway.inference.request import DraftWish
 from gateway.policy.compile_backends import Places
+from gateway.policy.compile_cascade import cascade_rule
 from gateway.policy.compile_stores import retrieval_rule
 from gateway.policy.compiled import (
     Constraint,
@@ -29,7 +30,6 @@ from gateway.policy.validate import Specs
 from gateway.policy.yaml_file import Path
 
 _NOT_YET = {
-    "cascade": "mode cascade is not available yet: use draft_refine, or edge_only with a fallback",
     "hedge": "mode hedge is not available yet: use cloud_only with a fallback",
 }
 
@@ -169,6 +169,7 @@ class RulesCompiler:
                 cost_per_request_nanousd=spec.objectives.cost_per_request,
             ),
             draft=draft,
+            cascade=cascade_rule(self._document, self._mistakes, self._places, path, spec),
             cache=_cache_rule(spec),
             retrieval=retrieval_rule(self._document, self._mistakes, (*path, "retrieval"), spec.retrieval),
             when_spent=spec.when_budget_is_spent,
@@ -196,7 +197,7 @@ class RulesCompiler:
                 self._add(at, f"there is no model `{model}`{suggestion(model, known)}")
             elif self._places.models.get(model) and not any(d.is_edge for d in self._places.models[model]):
                 self._add(at, f"`{model}` has no deployment on the edge, and only the edge drafts")
-        if spec.mode != "draft_refine" and "draft" in spec.model_fields_set:
+        if spec.mode not in {"draft_refine", "cascade"} and "draft" in spec.model_fields_set:
             self._add((*path, "draft"), f"mode {spec.mode} makes no draft; use draft_refine, or remove this", key=True)
         return DraftRule(
             deployment=self._places.edge,

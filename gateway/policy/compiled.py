@@ -31,6 +31,9 @@ class Mode(StrEnum):
     HEDGE = "hedge"
 
 
+DRAFTING = frozenset({Mode.CASCADE, Mode.DRAFT_REFINE})
+"""Modes in which the edge may be asked beside what gives the final."""
+
 WhenSpent = Literal["reject", "edge_only", "cheapest"]
 WhenStoreIsGone = Literal["closed", "open"]
 
@@ -153,6 +156,20 @@ class DraftRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CascadeRule:
+    """When the edge's answer stands. Either `threshold` or `target_error` is set."""
+
+    threshold: float | None
+    """The least confidence, 0..1."""
+    target_error: float | None
+    """The largest share of answers that stand and are not good, 0..1: the calibration says which threshold that is."""
+    within_s: float | None
+    """So long after the request's arrival the edge has to be done; None: as long as it takes."""
+    accepts_uncalibrated: bool
+    """An answer of a model that was never calibrated stands."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """A rule that decides how. `when` is the position of its condition, None when it matches always."""
 
@@ -172,6 +189,8 @@ class Route:
     weight_cost: float
     objectives: Objectives
     draft: DraftRule
+    cascade: CascadeRule | None = None
+    """Set exactly where the mode is cascade."""
     cache: CacheRule | None
     retrieval: RetrievalRule | None
     when_spent: WhenSpent

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from gateway.inference.deployment import Deployment
-from gateway.policy.compiled import CompiledPolicy, Mode, Route
+from gateway.policy.compiled import DRAFTING, CompiledPolicy, Route
 from gateway.policy.expressions import Condition
 from gateway.policy.space import Space, TenantFacts
 
@@ -30,7 +30,7 @@ def ways(policy: CompiledPolicy, route: Route, model: str) -> Iterator[Way]:
     edge = policy.edge
     if edge is None or edge in choices:
         return
-    drafts = route.mode is Mode.DRAFT_REFINE and route.draft.allow and route.draft.deployment == edge
+    drafts = route.mode in DRAFTING and route.draft.allow and route.draft.deployment == edge
     for deployment in choices:
         if drafts:
             yield Way(edge, deployment, "draft")

@@ -282,6 +282,25 @@ class DraftSpec(Spec):
     allow: Flag = True
 
 
+class CascadeSpec(Spec):
+    """From which confidence on the edge's answer stands, and what then happens where there is none."""
+
+    threshold: Share | None = None
+    target_error: Share | None = None
+    within: Seconds | None = None
+    when_uncalibrated: Literal["escalate", "accept"] = "escalate"
+
+    @model_validator(mode="after")
+    def _has_one_measure(self) -> CascadeSpec:
+        if (self.threshold is None) == (self.target_error is None):
+            raise ValueError(
+                "say either `threshold: 0.8` (least confidence) or `target_error: 0.05` (share of wrong ones)"
+            )
+        if self.threshold == 0 or self.target_error in {0, 1}:
+            raise ValueError("a `threshold` is over 0, a `target_error` between 0 and 1")
+        return self
+
+
 class RouteSpec(Spec):
     """How a request is served. The first route that matches decides."""
 
@@ -296,6 +315,7 @@ class RouteSpec(Spec):
     cache: CacheSpec | None = None
     retrieval: RetrievalSpec | None = None
     draft: DraftSpec = DraftSpec()
+    cascade: CascadeSpec | None = None
     when_budget_is_spent: Literal["reject", "edge_only", "cheapest"] = "reject"
 
 

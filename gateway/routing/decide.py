@@ -62,6 +62,8 @@ def _decide_route(policy: CompiledPolicy, facts: Facts, settled: Settled, route:
     wish = wish_of(route, facts)
     within_s = useful_within_s(route, choices[0])
     draft, no_draft = choose_draft(route, mode, facts, settled.passing, wish=wish, within_s=within_s)
+    if mode is Mode.CASCADE and draft is None:
+        because = f"the larger model is asked at once, without a cascade: {no_draft}"
     spent = _spent(route, facts, settled, choices)
     return Decision(
         policy_version=policy.version,
@@ -76,6 +78,7 @@ def _decide_route(policy: CompiledPolicy, facts: Facts, settled: Settled, route:
         draft_wish=wish,
         spent=spent,
         spent_mode=Mode.EDGE_ONLY if _all_edge(spent) else Mode.CLOUD_ONLY,
+        cascade=route.cascade if mode is Mode.CASCADE else None,
         cache=route.cache,
         retrieval=None if no_retrieval else route.retrieval,
         no_retrieval=no_retrieval,

@@ -10,7 +10,7 @@ from gateway.cache.rule import CacheRule
 from gateway.errors import FirstdraftError
 from gateway.inference.deployment import Deployment
 from gateway.inference.request import DraftWish
-from gateway.policy.compiled import Mode
+from gateway.policy.compiled import CascadeRule, Mode
 from gateway.retrieval.rule import RetrievalRule
 
 NoDraft = Literal[
@@ -67,6 +67,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     spent: tuple[Deployment, ...] = ()
     """What to use when a budget is spent; empty: refuse. Never more than the constraints left."""
     spent_mode: Mode = Mode.EDGE_ONLY
+    cascade: CascadeRule | None = None
+    """When the draft stands; None in all other modes."""
     cache: CacheRule | None = None
     retrieval: RetrievalRule | None = None
     """Passages to be added; None: none, or `no_retrieval` says why not."""
@@ -76,3 +78,14 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...] = ()
     refusal: FirstdraftError | None = None
     """Why the request cannot be served; `deployments` is empty then."""
+
+    def may_answer(self, edge: Deployment | None) -> tuple[str, ...]:
+        """What an answer's key says of where it comes from: the ids of all that may give it.
+
+        In a cascade the edge is one of them, and the rule by which its answer stands belongs to it. It is none of them
+        where the request may not go there; that it has no time, or is not ready, makes no other key.
+        """
+        ids = tuple(deployment.id for deployment in self.deployments)
+        if self.cascade is None or edge is None or self.no_draft not in {"", "queue", "edge_not_ready"}:
+            return ids
+        return (*ids, edge.id, f"cascade {self.cascade}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.inference.deployment import Deployment
 from gateway.inference.request import DraftWish
-from gateway.policy.compiled import Mode, Route
+from gateway.policy.compiled import DRAFTING, Mode, Route
 from gateway.policy.facts import Facts
 from gateway.routing.candidates import Filter
 from gateway.routing.decision import NoDraft
@@ -24,7 +24,10 @@ def useful_within_s(route: Route, final: Deployment) -> float:
 def choose_draft(
     route: Route, mode: Mode, facts: Facts, passing: Filter, *, wish: DraftWish, within_s: float
 ) -> tuple[Deployment | None, NoDraft]:
-    """The deployment that drafts; or None, and the first reason that holds."""
+    """The deployment that drafts; or None, and the first reason that holds.
+
+    In a cascade the draft is what may become the answer: it is made whether or not anybody wants to see it.
+    """
     deployment = route.draft.deployment
     reason = _reason_against(route, mode, facts, wish)
     if reason:
@@ -47,10 +50,8 @@ def _reason_against(route: Route, mode: Mode, facts: Facts, wish: DraftWish) -> 
     """The first reason in the request or the route, before it is asked how the edge is."""
     drafter = route.draft.deployment
     against: tuple[tuple[bool, NoDraft], ...] = (
-        (mode is not Mode.DRAFT_REFINE, "mode"),
-        (wish is DraftWish.OFF, "not_asked"),
-        # Reasoning is shown in chunks: a whole answer has no place for it.
-        (wish is DraftWish.REASONING and not facts.stream, "not_asked"),
+        (mode not in DRAFTING, "mode"),
+        (mode is Mode.DRAFT_REFINE and not _is_shown(wish, facts), "not_asked"),
         (not route.draft.allow, "route"),
         (facts.tools, "tools"),
         (facts.json_output and not (drafter is not None and drafter.json_output), "json"),
@@ -60,3 +61,8 @@ def _reason_against(route: Route, mode: Mode, facts: Facts, wish: DraftWish) -> 
         (facts.logprobs, "logprobs"),
     )
     return next((reason for holds, reason in against if holds), "")
+
+
+def _is_shown(wish: DraftWish, facts: Facts) -> bool:
+    """Reasoning is shown in chunks: a whole answer has no place for it."""
+    return wish is DraftWish.FRAMES or (wish is DraftWish.REASONING and facts.stream)

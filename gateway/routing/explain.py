@@ -109,7 +109,7 @@ def _deployments(policy: CompiledPolicy, decision: Decision) -> tuple[Deployment
         if place:
             parts.append("first choice" if place <= decision.first_choices else "fallback")
         if decision.draft is not None and decision.draft.id == deployment.id:
-            parts.append("drafts")
+            parts.append("drafts" if decision.cascade is None else "asked first: its answer stands when it is sure")
         if deployment.id in spent:
             parts.append("used when the budget is spent")
         if deployment.id in removed:
@@ -136,6 +136,7 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
         "draft_max_tokens": decision.draft_max_tokens,
         "draft_wish": decision.draft_wish.value,
         "no_draft": decision.no_draft,
+        "cascade": None if decision.cascade is None else msgspec.to_builtins(decision.cascade),
         "spent": [deployment.id for deployment in decision.spent],
         "spent_mode": decision.spent_mode.value,
         "cache": None if decision.cache is None else msgspec.to_builtins(decision.cache),

@@ -96,6 +96,9 @@ class Metrics:
         )
         self._cache = self._counter("cache", "Look-ups in the prompt cache.", ("route", "result"))
         self._verdicts = self._counter("drafts", "Drafts by their verdict.", ("route", "verdict"))
+        self._cascades = self._counter(
+            "cascades", "Cascades: the edge's answer stands, or why not.", ("route", "outcome")
+        )
         self._classify = self._histogram(
             "classify", "What looking for personal data took, by what came of it.", ("result",), _CLASSIFY_BUCKETS
         )
@@ -144,6 +147,8 @@ class Metrics:
             self._no_draft.of(record.no_draft).inc()
         for attempt in record.attempts:
             self._observe_attempt(attempt)
+        if record.cascade:
+            self._cascades.of(route, record.cascade).inc()
         if record.draft:
             self._observe_draft(record)
         if record.deployment:

@@ -77,6 +77,10 @@ class RequestRecord:
     no_draft: str = ""
     """Why no draft was made."""
     similarity: float | None = None
+    confidence: float | None = None
+    """Of a whole draft, 0..1; None where the edge's model is not calibrated."""
+    cascade: str = ""
+    """In mode cascade: `stands`, or why the larger model was asked (`modes.cascade`)."""
     status: int = 0
     error: str = ""
     """The code of the error, empty when there was none; `client_closed` when the client left."""

@@ -16,8 +16,9 @@ import yaml
 from gateway.classification.kinds import KINDS
 from gateway.cli.main import firstdraft
 from gateway.policy.cases import read_cases
-from gateway.policy.facts import VARIABLES
+from gateway.policy.facts import VARIABLES, Facts
 from gateway.policy.load import load_policy
+from gateway.routing.decide import decide
 from gateway.routing.prove import prove
 from gateway.routing.trial import run
 from gateway.settings import POLICY_VARIABLES, SETTINGS
@@ -123,9 +124,21 @@ def test_policy_example(tmp_path):
     assert set(yaml.safe_load(text)) == {"backends", "models", "stores", "constraints", "routes", "tenants"}
 
 
+def test_cascade_example(tmp_path):
+    """The cascade in the README loads beside the example's policy, and decides."""
+    (cascade,) = (text for text in blocks("yaml") if "mode: cascade" in text)
+    (tmp_path / "first.yaml").write_text(cascade)
+    (tmp_path / "policy.yaml").write_text(blocks("yaml")[0])
+    policy = load_policy(tmp_path, {"GPU_EU_KEY": "k"})
+    facts = Facts(tenant_name="acme", model="large", feature="questions", edge_ready=True)
+    decision = decide(policy, facts)
+    assert (decision.mode, decision.cascade.target_error, decision.draft_max_tokens) == ("cascade", 0.05, 128)
+
+
 def test_invariant_and_case_examples(tmp_path):
     """The invariant and the case in the README hold for the policy that is shipped."""
-    _, invariants, cases = blocks("yaml")
+    (invariants,) = (text for text in blocks("yaml") if "\ninvariants:" in text)
+    (cases,) = (text for text in blocks("yaml") if "\ncases:" in text)
     shutil.copytree(ROOT / "policies", tmp_path / "policies", ignore=shutil.ignore_patterns("examples"))
     (tmp_path / "policies/invariants.yaml").write_text(invariants)
     (tmp_path / "policies/tests/first.yaml").write_text(cases)

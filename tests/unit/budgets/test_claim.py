@@ -50,7 +50,7 @@ def test_tokens_with_prices_of_their_own():
 def test_cached_input_that_costs_more():
     """The worst case takes the dearer of the two prices of input."""
     price = Price(input_nanousd=1_000_000, output_nanousd=0, cached_input_nanousd=2_000_000)
-    assert claim(price).input_cost_nanousd == 2_000
+    assert claim(price).fixed_nanousd == 2_000
 
 
 def test_last_charge_counts():

@@ -42,6 +42,7 @@ class ScriptedBackends:
     def __init__(self, scripts: dict[str, Script]) -> None:
         self.scripts = scripts
         self.estimate = lambda _found: None
+        self.threshold = lambda _target_error: None
 
     def client(self, backend: Backend) -> Script:
         return self.scripts[backend.name]
@@ -53,7 +54,9 @@ def deployment(name: str, *, edge: bool = False) -> Deployment:
     return Deployment(id=f"{name}/m", backend=backend, model=f"{name}-model", price=price)
 
 
-def plan(scripts: dict[str, Script], *, mode: Mode, finals: list[Deployment], draft=None, max_tokens=None) -> Plan:
+def plan(
+    scripts: dict[str, Script], *, mode: Mode, finals: list[Deployment], draft=None, max_tokens=None, cascade=None
+) -> Plan:
     loop = asyncio.get_running_loop()
     request = InferenceRequest(
         surface="chat", model="large", messages=(Message("user", "hello"),), fields={}, stream=True, prompt_bytes=40
@@ -65,6 +68,7 @@ def plan(scripts: dict[str, Script], *, mode: Mode, finals: list[Deployment], dr
         draft=draft,
         draft_max_tokens=64,
         max_tokens=max_tokens,
+        cascade=cascade,
         tenant="acme",
         traceparent=None,
         backends=ScriptedBackends(scripts),

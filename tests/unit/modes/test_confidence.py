@@ -5,7 +5,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from gateway.modes.calibration import LEAST_PAIRS, Pair, calibrate, read_pairs
+from gateway.modes.calibration import LEAST_PAIRS, Pair, calibrate, most_error, read_pairs
 from gateway.modes.confidence import FEATURES, Confidence, calibration_file, features, read_calibration
 
 PAIR = [-0.1] * len(FEATURES)
@@ -99,6 +99,8 @@ def test_estimate_belongs_to_one_model_and_follows_its_file(tmp_path):
     learnt = calibrate(pairs(200, telling=2.0)).calibration
     path.write_bytes(msgspec.json.encode(learnt))
     assert confidence.estimate("abc-q8_0", PAIR) == learnt.estimate(PAIR)
+    assert confidence.threshold("abc-q8_0", 0.2) == learnt.threshold(0.2)
+    assert confidence.threshold("abc-q4_0", 0.2) is None
     assert confidence.estimate("abc-q4_0", PAIR) is None
     assert confidence.estimate("", PAIR) is None
     assert confidence.estimate("abc-q8_0", None) is None
@@ -114,3 +116,32 @@ def test_a_calibration_of_another_kind_is_not_used(tmp_path, change):
     learnt = calibrate(pairs(200, telling=2.0)).calibration
     path.write_bytes(msgspec.json.encode(msgspec.structs.replace(learnt, **change)))
     assert read_calibration(path) is None
+
+
+def test_a_target_error_has_a_threshold_that_keeps_it():
+    """Of fresh answers that stand under it no more are bad than was aimed at; a stricter target lets fewer stand."""
+    calibration = calibrate(pairs(3_000, telling=2.5)).calibration
+    fresh = pairs(6_000, telling=2.5, seed=2)
+    estimates = np.array([calibration.estimate(pair.features) for pair in fresh])
+    good = np.array([pair.good for pair in fresh])
+    shares = []
+    for target in (0.2, 0.1, 0.05):
+        stands = estimates >= calibration.threshold(target)
+        assert 1 - good[stands].mean() <= target
+        shares.append(stands.mean())
+    assert shares == sorted(shares, reverse=True)
+    assert shares[-1] > 0.1
+
+
+def test_a_target_that_cannot_be_kept_lets_nothing_stand():
+    """With noise, or with too few answers to be sure, no threshold is high enough; without a curve there is none."""
+    assert calibrate(pairs(400, telling=0.0)).calibration.threshold(0.05) == np.inf
+    few = calibrate(pairs(60, telling=6.0)).calibration
+    assert few.threshold(0.001) == np.inf
+    assert msgspec.structs.replace(few, curve=()).threshold(0.5) is None
+
+
+@pytest.mark.parametrize(("bad", "of", "bound"), [(0, 44, 0.05), (0, 22, 0.1), (2, 52, 0.1), (3, 3, 1.0)])
+def test_few_answers_prove_little(bad, of, bound):
+    """The bound on the error rate is the one of Clopper and Pearson: 44 answers without one bad show under 5.1 %."""
+    assert most_error(bad, of) == pytest.approx(bound, abs=0.002)

@@ -175,7 +175,29 @@ SEEDS = {
     "draft without a draft": Seed(
         R, "    optimize: {cost", "    ‸draft: {max_tokens: 5}\n    optimize: {cost", "makes no draft"
     ),
-    "cascade": Seed(R, "mode: cloud_only", "mode: ‸cascade", "not available yet"),
+    "cascade without a rule": Seed(R, "mode: cloud_only", "mode: ‸cascade", "`cascade: {threshold: 0.8}`"),
+    "cascade in another mode": Seed(
+        R, "    optimize: {cost", "    ‸cascade: {threshold: 0.8}\n    optimize: {cost", "use `mode: cascade`"
+    ),
+    "cascade by two measures": Seed(
+        R, "mode: cloud_only", "mode: cascade\n    cascade: ‸{threshold: 0.8, target_error: 0.1}", "say either"
+    ),
+    "cascade by none": Seed(R, "mode: cloud_only", "mode: cascade\n    cascade: ‸{within: 2s}", "say either"),
+    "cascade without doubt": Seed(
+        R, "mode: cloud_only", "mode: cascade\n    cascade: ‸{threshold: 0}", "`threshold` is over 0"
+    ),
+    "cascade over one": Seed(
+        R, "mode: cloud_only", "mode: cascade\n    cascade: {threshold: ‸1.5}", "a share from 0 to 1"
+    ),
+    "cascade that is misspelt": Seed(
+        R, "mode: cloud_only", "mode: cascade\n    cascade: {‸treshold: 0.8}", "did you mean `threshold`?"
+    ),
+    "cascade without its draft": Seed(
+        R,
+        "mode: cloud_only",
+        "mode: cascade\n    cascade: {threshold: 0.8}\n    draft: {allow: ‸false}",
+        "answers first",
+    ),
     "hedge": Seed(R, "mode: cloud_only", "mode: ‸hedge", "not available yet"),
     "unknown store": Seed(
         R, "    cache: {ttl: 1h}", "    retrieval: {store: ‸handbook}", "there is no store `handbook`"

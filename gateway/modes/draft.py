@@ -1,0 +1,198 @@
+"""The edge's quick answer on its way: its text so far, its state, its own attempt, and the verdict.
+
+    partial ──the edge is done──▶ complete ──final ends──▶ confirmed | revised | replaced
+       │                             └──it is the answer──▶ promoted
+       └──final overtakes it, edge fails──▶ dropped
+
+A draft never raises an error of the edge's: whoever asked for it looks at its state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.backends.call import Call
+from gateway.errors import EdgeOverloaded, FirstdraftError
+from gateway.inference.deployment import Deployment
+from gateway.inference.events import (
+    DraftCompleted,
+    DraftJudged,
+    DraftState,
+    DraftText,
+    Emit,
+    Event,
+    Finished,
+    TextDelta,
+    UsageReported,
+)
+from gateway.inference.usage import Usage, input_tokens_charged
+from gateway.modes.confidence import features
+from gateway.modes.plan import Plan
+from gateway.modes.verdict import judge
+from gateway.telemetry.record import AttemptRecord
+
+
+class Draft:
+    """The edge's quick answer: its text so far, its state, and its own attempt."""
+
+    def __init__(self, plan: Plan, drafter: Deployment, emit: Emit) -> None:
+        self.text = ""
+        self._plan = plan
+        self.drafter = drafter
+        self._emit = emit
+        self._state = DraftState.PARTIAL
+        self._finish_reason = ""
+        self._untold: DraftJudged | None = None
+        self._usage = Usage()
+        self._record = AttemptRecord(deployment=drafter.id, role="draft")
+        self.confidence: float | None = None
+        """0..1 once it is complete; None where the edge's model is not calibrated."""
+
+    @property
+    def judged(self) -> bool:
+        """A verdict has been given."""
+        return self._state not in (DraftState.PARTIAL, DraftState.COMPLETE)
+
+    @property
+    def complete(self) -> bool:
+        """The edge has written all of it."""
+        return self._state is DraftState.COMPLETE
+
+    @property
+    def is_an_answer(self) -> bool:
+        """Whole, and ended by the model or by the client's own limit, not by the draft's."""
+        if not self.complete or not self.text:
+            return False
+        limit = self._plan.max_tokens
+        return self._finish_reason == "stop" or (limit is not None and limit <= self._plan.draft_max_tokens)
+
+    async def run(self) -> None:
+        """Draft until the edge is done, fails, or is cancelled. Never raises an error of the edge's."""
+        plan, record = self._plan, self._record
+        plan.record.attempts.append(record)
+        limit = plan.draft_max_tokens if plan.max_tokens is None else min(plan.draft_max_tokens, plan.max_tokens)
+        call = Call(
+            request=plan.request,
+            deployment=self.drafter,
+            max_tokens=limit,
+            tenant=plan.tenant,
+            weight=plan.weight,
+            record=record,
+            deadline=plan.deadline,
+            first_token_within_s=plan.draft_within_s,
+            isolated=plan.isolated,
+            background=plan.background,
+        )
+        try:
+            await plan.backends.client(self.drafter.backend).answer(call, self._pass_on)
+            record.outcome = "ok"
+            await (self._complete() if self.text else self.drop())
+        except EdgeOverloaded as error:
+            record.outcome = error.code
+            plan.record.no_draft = plan.headers["x-firstdraft-no-draft"] = "queue"
+            await self.drop()
+        except FirstdraftError as error:
+            record.outcome = error.code or "error"
+            await self.drop()
+        except asyncio.CancelledError:
+            record.outcome = "cancelled"
+            raise
+
+    async def judge(self, final: str) -> None:
+        """Give the verdict, now that the final is complete: at once, and once."""
+        if self.judged:
+            return
+        if not self.complete:
+            await self.drop()
+            return
+        state, similarity = judge(self.text, final)
+        await self._close(state, similarity)
+
+    async def drop(self) -> None:
+        """The draft came too late, or not at all."""
+        if not self.judged:
+            await self._close(DraftState.DROPPED, None)
+
+    async def tell(self) -> None:
+        """Tell a verdict that was kept back until the final begins.
+
+        A verdict alone must not begin the response: a final that then fails could not have its own status any more.
+        """
+        verdict, self._untold = self._untold, None
+        if verdict is not None:
+            await self._emit(verdict)
+
+    async def promote(self) -> None:
+        """The draft is the answer."""
+        plan = self._plan
+        plan.record.deployment = self.drafter.id
+        plan.record.final_ttft_s = plan.elapsed_s()
+        self._charge(self._usage)
+        await self._close(DraftState.PROMOTED, None)
+        await self._emit(TextDelta(self.text))
+        await self._emit(Finished(self._finish_reason))
+        await self._emit(UsageReported(self._usage))
+
+    def charge_as_far_as_it_came(self) -> None:
+        """Whoever leaves while the edge gives what may be the answer has used what it gave."""
+        made = len(self._record.logprobs)
+        if made and self._record.role == "draft":
+            request = self._plan.request
+            self._charge(Usage(input_tokens=input_tokens_charged(request), output_tokens=made, estimated=True))
+
+    def _charge(self, usage: Usage) -> None:
+        """From now on it counts as an answer."""
+        record = self._record
+        record.role = "final"
+        record.input_tokens, record.output_tokens = usage.input_tokens, usage.output_tokens
+        record.cached_input_tokens, record.estimated = usage.cached_input_tokens, usage.estimated
+        record.cost_nanousd = self.drafter.price.cost_nanousd(
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cached_input_tokens=usage.cached_input_tokens,
+        )
+
+    async def _pass_on(self, event: Event) -> None:
+        match event:
+            case TextDelta():
+                if self.judged:
+                    return
+                if self._plan.record.draft_ttft_s is None:
+                    self._plan.record.draft_ttft_s = self._plan.elapsed_s()
+                self.text += event.text
+                await self._emit(DraftText(event.text, self.drafter.model))
+            case Finished():
+                self._finish_reason = event.reason
+            case UsageReported():
+                self._usage = event.usage
+                self._record.input_tokens = event.usage.input_tokens
+                self._record.output_tokens = event.usage.output_tokens
+                self._plan.record.draft_tokens = event.usage.output_tokens
+            case _:
+                pass
+
+    async def _complete(self) -> None:
+        if self.judged:
+            return
+        self._state = DraftState.COMPLETE
+        found = self._record.features = features(self._record.logprobs, self.text)
+        self.confidence = self._plan.record.confidence = self._plan.backends.estimate(found)
+        await self._emit(
+            DraftCompleted(
+                text=self.text,
+                model=self.drafter.model,
+                tokens=self._usage.output_tokens,
+                ttft_s=self._plan.record.draft_ttft_s or self._plan.elapsed_s(),
+                confidence=self.confidence,
+            )
+        )
+
+    async def _close(self, state: DraftState, similarity: float | None) -> None:
+        self._state = state
+        self._plan.record.draft = state.value
+        self._plan.record.similarity = similarity
+        verdict = DraftJudged(state=state, model=self.drafter.model, text=self.text, similarity=similarity)
+        if self.text or state is not DraftState.DROPPED:
+            await self._emit(verdict)
+        else:
+            self._untold = verdict
