@@ -32,9 +32,9 @@ def worst_case(
         key=record.key,
         limits=tenant.limits,
         rate=tenant.rate,
-        input_tokens=input_tokens_bound(request),
-        output_tokens=_wanted_tokens(request, deployments) * request.n,
-        min_output_tokens=request.n,
+        input_tokens=input_tokens_bound(request, deployments[0].image_tokens),
+        output_tokens=_wanted_tokens(request, deployments) * request.n + rejected_most(request),
+        min_output_tokens=request.n + rejected_most(request),
         price=deployments[0].price,
         beside=beside,
         fail=tenant.when_store_is_gone,
@@ -57,12 +57,26 @@ def draft_beside(request: InferenceRequest, decision: Decision) -> Beside | None
     return Beside(claimed + most, -(-cost // TOKENS_PER_PRICE))
 
 
-def is_clamped(tenant: TenantPolicy, hold: Hold | None) -> bool:
-    """Something counts the tokens of this request: its answer may have no more than was granted."""
-    return hold is not None and (hold.is_limited or (tenant.rate is not None and tenant.rate.tokens is not None))
+def rejected_most(request: InferenceRequest) -> int:
+    """The most tokens of the client's prediction that may be rejected, and billed beside the answer's."""
+    return request.prediction_bytes * request.n
 
 
-def needed(record: RequestRecord, hold: Hold, targets: Mapping[str, Deployment], target: Deployment) -> Charge:
+def most_tokens(request: InferenceRequest, tenant: TenantPolicy, hold: Hold | None) -> int | None:
+    """The most tokens that a choice of the answer may have: what was granted, where something counts its tokens."""
+    is_counted = hold is not None and (hold.is_limited or (tenant.rate is not None and tenant.rate.tokens is not None))
+    if hold is None or not is_counted:
+        return request.max_tokens
+    return (hold.output_tokens - rejected_most(request)) // request.n
+
+
+def needed(
+    record: RequestRecord,
+    hold: Hold,
+    request: InferenceRequest,
+    targets: Mapping[str, Deployment],
+    target: Deployment,
+) -> Charge:
     """What a request may come to when `target` is tried as well: what was used, what is running, and its worst case."""
     beside = hold.claim.beside
     tokens, nanousd = (0, 0) if beside is None else (beside.tokens, beside.nanousd)
@@ -76,7 +90,8 @@ def needed(record: RequestRecord, hold: Hold, targets: Mapping[str, Deployment],
             tokens += attempt.input_tokens + attempt.output_tokens
             nanousd += attempt.cost_nanousd
     for deployment in running:
-        claim = msgspec.structs.replace(hold.claim, price=deployment.price, beside=None)
+        input_tokens = input_tokens_bound(request, deployment.image_tokens)
+        claim = msgspec.structs.replace(hold.claim, price=deployment.price, input_tokens=input_tokens, beside=None)
         worst = worst_charge(claim, hold.output_tokens)
         tokens += worst.tokens
         nanousd += worst.nanousd

@@ -18,7 +18,7 @@ from dataclasses import replace
 
 import structlog
 
-from gateway.admission import again, charge, charge_again, draft_beside, is_clamped, needed, worst_case
+from gateway.admission import again, charge, charge_again, draft_beside, most_tokens, needed, worst_case
 from gateway.backends.observed import Observed
 from gateway.backends.pool import Backends
 from gateway.budgets.claim import Beside, Hold
@@ -455,7 +455,9 @@ class Pipeline:
         targets = {deployment.id: deployment for deployment in deployments}
 
         async def extend_hold(target: Deployment) -> bool:
-            return hold is None or await self._ledger.extend(hold, needed(exchange.record, hold, targets, target))
+            if hold is None:
+                return True
+            return await self._ledger.extend(hold, needed(exchange.record, hold, request, targets, target))
 
         tenant = exchange.policy.tenants[exchange.identity.tenant.name]
         total_s = max(deployment.backend.timeouts.total_s for deployment in deployments)
@@ -466,7 +468,7 @@ class Pipeline:
             draft=decision.draft,
             cascade=decision.cascade,
             draft_max_tokens=decision.draft_max_tokens,
-            max_tokens=hold.output_tokens // request.n if hold and is_clamped(tenant, hold) else request.max_tokens,
+            max_tokens=most_tokens(request, tenant, hold),
             tenant=exchange.identity.tenant.name,
             weight=exchange.policy.tenants[exchange.identity.tenant.name].weight,
             traceparent=exchange.traceparent,

@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from gateway.inference.usage import IMAGE_TOKENS_BOUND
+
 BackendType = Literal["edge", "openai", "anthropic"]
 
 TOKENS_PER_PRICE = 1_000_000
@@ -143,6 +145,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """Most tokens of prompt and answer together; None: not known."""
     max_output_tokens: int = 4_096
     """What is reserved, and asked for, when the client gives no limit."""
+    image_tokens: int = IMAGE_TOKENS_BOUND
+    """The most input tokens that one image costs."""
     tools: bool = True
     images: bool = True
     json_output: bool = True

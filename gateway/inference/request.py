@@ -72,6 +72,8 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
     prompt_bytes: int = 0
     """Bytes of everything that becomes input tokens: text, tool definitions, schemas; without image and audio data."""
+    prediction_bytes: int = 0
+    """Of what the client predicts: what of it is rejected is billed as output, beside the answer."""
     conversation: Conversation | None = None
     """The prompt in full. None on the surfaces that are read from `fields` where it is needed (chat)."""
     native_only: tuple[str, ...] = ()

@@ -12,6 +12,8 @@ AUDIO_TOKENS_BOUND = 20_000
 """Most input tokens taken for one audio part (about half an hour at OpenAI's 10 tokens a second)."""
 _TEMPLATE_TOKENS_PER_MESSAGE = 16
 _TEMPLATE_TOKENS = 64
+_TOOLS_TOKENS = 600
+"""What providers put before tool definitions by themselves (Anthropic: up to 346)."""
 _BYTES_PER_TOKEN_ESTIMATE = 4
 _BYTES_PER_TOKEN_CHARGED = 3
 """Fewer than English has (about 4.2)."""
@@ -36,8 +38,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         return self.input_tokens + self.output_tokens
 
 
-def input_tokens_bound(request: InferenceRequest) -> int:
-    """The most input tokens that this request can cost: what a hold reserves.
+def input_tokens_bound(request: InferenceRequest, image_tokens: int = IMAGE_TOKENS_BOUND) -> int:
+    """The most input tokens that this request can cost, `image_tokens` for each image: what a hold reserves.
 
     A byte-level BPE makes at most one token of a byte; each message adds its template's control tokens.
     """
@@ -45,7 +47,8 @@ def input_tokens_bound(request: InferenceRequest) -> int:
         request.prompt_bytes
         + _TEMPLATE_TOKENS
         + _TEMPLATE_TOKENS_PER_MESSAGE * len(request.messages)
-        + IMAGE_TOKENS_BOUND * request.images
+        + (_TOOLS_TOKENS if request.tools else 0)
+        + image_tokens * request.images
         + AUDIO_TOKENS_BOUND * request.audio
     )
 
@@ -55,13 +58,13 @@ def input_tokens_estimate(request: InferenceRequest) -> int:
     return request.prompt_bytes // _BYTES_PER_TOKEN_ESTIMATE + 4 * len(request.messages)
 
 
-def input_tokens_charged(request: InferenceRequest) -> int:
+def input_tokens_charged(request: InferenceRequest, image_tokens: int = IMAGE_TOKENS_BOUND) -> int:
     """The input tokens that are booked when the backend gave no usage: by 3 bytes a token, images and audio in full.
 
     Rather too much than too little: whoever leaves before the usage comes must not pay less for it.
     """
     text = -(-request.prompt_bytes // _BYTES_PER_TOKEN_CHARGED) + _TEMPLATE_TOKENS_PER_MESSAGE * len(request.messages)
-    return text + IMAGE_TOKENS_BOUND * request.images + AUDIO_TOKENS_BOUND * request.audio
+    return text + image_tokens * request.images + AUDIO_TOKENS_BOUND * request.audio
 
 
 def output_tokens_estimate(text_bytes: int) -> int:
@@ -70,3 +73,16 @@ def output_tokens_estimate(text_bytes: int) -> int:
     3 bytes a token: fewer than English has (about 4.2), so that what is counted is rather too much than too little.
     """
     return -(-text_bytes // _BYTES_PER_TOKEN_CHARGED)
+
+
+def believable(usage: Usage, *, input_tokens: int, output_tokens: float) -> Usage:
+    """What a backend counted, cut to the most that can be true, and marked as estimated where it was cut."""
+    if usage.input_tokens <= input_tokens and usage.output_tokens <= output_tokens:
+        return usage
+    return msgspec.structs.replace(
+        usage,
+        input_tokens=min(usage.input_tokens, input_tokens),
+        output_tokens=int(min(usage.output_tokens, output_tokens)),
+        cached_input_tokens=min(usage.cached_input_tokens, input_tokens),
+        estimated=True,
+    )

@@ -10,6 +10,8 @@ import asyncio
 import math
 from collections.abc import Sequence
 
+import structlog
+
 from gateway.backends.call import Call
 from gateway.backends.observed import Begun
 from gateway.errors import (
@@ -35,7 +37,14 @@ from gateway.inference.events import (
     UsageReported,
     WholeAnswer,
 )
-from gateway.inference.usage import Usage, input_tokens_charged, input_tokens_estimate, output_tokens_estimate
+from gateway.inference.usage import (
+    Usage,
+    believable,
+    input_tokens_bound,
+    input_tokens_charged,
+    input_tokens_estimate,
+    output_tokens_estimate,
+)
 from gateway.modes.plan import Plan
 from gateway.telemetry.record import AttemptRecord
 
@@ -178,10 +187,32 @@ class _Attempt:
 
     def _estimate(self) -> Usage:
         return Usage(
-            input_tokens=input_tokens_charged(self._plan.request),
+            input_tokens=input_tokens_charged(self._plan.request, self._deployment.image_tokens),
             output_tokens=int(min(self._granted, output_tokens_estimate(self._content_bytes))),
             estimated=True,
         )
+
+    def _believable(self, usage: Usage) -> Usage:
+        """What the deployment counted, as far as it can be true: nobody's budget is locked by what was never used.
+
+        The prompt has no more tokens than were reserved for it, unless the deployment adds to it by itself, at most to
+        the context that policy says it has. The answer has no more than were asked for, or than bytes came.
+        """
+        request, deployment = self._plan.request, self._deployment
+        bound = input_tokens_bound(request, deployment.image_tokens)
+        output = max(self._granted + request.prediction_bytes * request.n, self._content_bytes)
+        found = believable(usage, input_tokens=max(bound, deployment.context_tokens or 0), output_tokens=output)
+        if found is not usage:
+            structlog.get_logger().warning(
+                "usage_not_believed",
+                deployment=deployment.id,
+                request_id=self._plan.record.request_id,
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                booked_input_tokens=found.input_tokens,
+                booked_output_tokens=found.output_tokens,
+            )
+        return found
 
     def _settle(self) -> None:
         """Write down what this attempt used: what the backend said, else an estimate of what it did, else nothing."""
@@ -191,6 +222,7 @@ class _Attempt:
             if not self.shown and not (sent and record.outcome in _WORKED_FOR_NOTHING):
                 return
             usage = self._estimate()
+        usage = self._believable(usage)
         record.input_tokens = usage.input_tokens
         record.output_tokens = usage.output_tokens
         record.cached_input_tokens = usage.cached_input_tokens

@@ -153,6 +153,7 @@ class PlacesCompiler:
             price=price,
             context_tokens=spec.context_tokens,
             max_output_tokens=_max_output_tokens(spec),
+            image_tokens=spec.image_tokens,
             tools=spec.tools and not edge,
             images=spec.images and not edge,
             json_output=spec.json_output and (not edge or "json_output" in spec.model_fields_set),

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from gateway.classification.dictionary import MOST_WORDS
 from gateway.inference.deployment import BackendType
+from gateway.inference.usage import IMAGE_TOKENS_BOUND
 from gateway.policy import values
 from gateway.retrieval.rule import StoreType
 
@@ -149,6 +150,7 @@ class DeploymentSpec(Spec):
     price: Annotated[PriceSpec | None, BeforeValidator(_price)] = None
     context_tokens: Count | None = None
     max_output_tokens: Count | None = None
+    image_tokens: Count = IMAGE_TOKENS_BOUND
     tools: Flag = True
     images: Flag = True
     json_output: Flag = True

@@ -129,6 +129,7 @@ def decode_request(body: bytes) -> InferenceRequest:
         logprobs=bool(read.logprobs or read.top_logprobs),
         draft=draft,
         metadata=read.metadata or {},
+        prediction_bytes=len(fields["prediction"]) if value.get("prediction") is not None else 0,
         prompt_bytes=conversation.prompt_bytes + sum(len(raw) for key, raw in fields.items() if key not in _NO_PROMPT),
     )
 

@@ -1,5 +1,6 @@
 import asyncio
 
+import msgspec
 import pytest
 
 from gateway.errors import BackendCut, BackendRefused, BackendUnreachable, EdgeUnsuitable
@@ -88,7 +89,7 @@ class Counting(Script):
     """A backend whose usage came with a chunk, before it was cut or left."""
 
     async def answer(self, call, emit):
-        call.record.usage = Usage(input_tokens=900, output_tokens=700)
+        call.record.usage = Usage(input_tokens=90, output_tokens=700)
         await super().answer(call, emit)
 
 
@@ -99,7 +100,29 @@ async def test_what_the_backend_has_counted_is_booked_however_it_ends():
     with pytest.raises(BackendCut):
         await attempt.answer(work, [A], seen)
     (tried,) = work.record.attempts
-    assert (tried.input_tokens, tried.output_tokens, tried.estimated) == (900, 700, False)
+    assert (tried.input_tokens, tried.output_tokens, tried.estimated) == (90, 700, False)
+
+
+@pytest.mark.parametrize(
+    ("context_tokens", "max_tokens", "said", "booked"),
+    [
+        (None, 100, (90, 100), (90, 100, False)),
+        (None, 100, (10**12, 50), (120, 50, True)),  # 40 bytes of prompt, and its template
+        (1_000, 100, (900, 50), (900, 50, False)),  # this backend adds to prompts by itself
+        (1_000, 100, (10**12, 50), (1_000, 50, True)),
+        (None, 100, (90, 10**12), (90, 100, True)),
+        (None, 2, (90, 10**12), (90, 5, True)),  # it sent more than it was asked for: five bytes
+        (None, None, (90, 10**6), (90, 10**6, False)),  # nobody counts them, nobody said how many
+    ],
+)
+async def test_usage_that_cannot_be_true(context_tokens, max_tokens, said, booked):
+    """What a backend counts is booked as far as what it was sent, was asked for, and sent can explain it."""
+    usage = UsageReported(Usage(input_tokens=said[0], output_tokens=said[1]))
+    target = msgspec.structs.replace(A, context_tokens=context_tokens)
+    work = plan({"a": Script([HELLO, STOP, usage])}, mode=Mode.CLOUD_ONLY, finals=[target], max_tokens=max_tokens)
+    await attempt.answer(work, [target], Seen())
+    (tried,) = work.record.attempts
+    assert (tried.input_tokens, tried.output_tokens, tried.estimated) == booked
 
 
 async def test_the_edge_that_is_too_small_passes_the_request_on():
