@@ -194,11 +194,18 @@ class BackendBusy(BackendError):
 
 
 class BackendTimeout(BackendError):
-    """Connect, first-token, idle or total limit passed; the message says which."""
+    """Connect, first-token, idle or total limit passed; the message says which.
+
+    `is_ours`: it was the gateway that had no place or no time left for this attempt; the backend did nothing wrong.
+    """
 
     status = 504
     code = "backend_timeout"
     retryable = True
+
+    def __init__(self, message: str, *, deployment: str = "", is_ours: bool = False) -> None:
+        super().__init__(message, deployment=deployment)
+        self.is_ours = is_ours
 
 
 class BackendBroken(BackendError):

@@ -156,6 +156,7 @@ class Pipeline:
         )
         record.labels = tuple(sorted(named))
         self._observed.expect(exchange.policy.expected)
+        self._backends.health.know(exchange.policy.deployments)
         facts = self._facts(exchange, named)
         decision = decide(exchange.policy, facts)
         self._record(exchange.policy, facts)
@@ -204,7 +205,7 @@ class Pipeline:
             headers=exchange.believed,
             hour=time.gmtime().tm_hour,
             budget_left=self._ledger.share_left(tenant.name, exchange.feature),
-            unhealthy=frozenset(),
+            unhealthy=self._backends.health.unhealthy(),
             edge_ready=edge is not None and edge.state == "warm",
             edge_reason="the edge is switched off" if edge is None else edge.reason or edge.state,
             edge_context_tokens=0 if edge is None else edge.n_ctx,
@@ -470,7 +471,7 @@ class Pipeline:
             draft_max_tokens=decision.draft_max_tokens,
             max_tokens=most_tokens(request, tenant, hold),
             tenant=exchange.identity.tenant.name,
-            weight=exchange.policy.tenants[exchange.identity.tenant.name].weight,
+            weight=tenant.weight,
             traceparent=exchange.traceparent,
             backends=self._backends,
             observed=self._observed,
@@ -479,7 +480,7 @@ class Pipeline:
             started=exchange.started,
             deadline=asyncio.get_running_loop().time() + total_s,
             draft_within_s=decision.draft_within_s,
-            isolated=not exchange.policy.tenants[exchange.identity.tenant.name].share_prefixes,
+            isolated=not tenant.share_prefixes,
             background=exchange.record.cache == "refresh",
             headers=exchange.headers,
         )

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from gateway.backends.health import Health
 from gateway.backends.pool import Backends
 from gateway.budgets.ledger import Ledger
 from gateway.cache.flights import Flights
@@ -229,7 +230,7 @@ class Services:
         except StoreUnavailable as error:
             store = {"ok": False, "reason": error.message}
         edge = self._edge_readiness()
-        parts = {"policy": policy, "store": store, "edge": edge}
+        parts = {"policy": policy, "store": store, "edge": edge, "backends": _backends_readiness(self.backends)}
         if self.draining:
             parts["gateway"] = {"ok": False, "reason": "draining"}
         # An edge that was warm once and restarts makes a degraded gateway, not one to take out of service; nor does one
@@ -247,6 +248,15 @@ class Services:
         return answer
 
 
+def _backends_readiness(backends: Backends) -> dict[str, Any]:
+    """How deployments are: for people; a gateway whose backends fail is as ready as it can be."""
+    failing = backends.health.report()
+    if not failing:
+        return {"ok": True}
+    told = (f"{name} is {how['state']} ({how['reason']})" for name, how in failing.items())
+    return {"ok": False, "reason": ", ".join(told), "unhealthy": failing}
+
+
 @asynccontextmanager
 async def open_services(settings: Settings, machine: Machine, policy: PolicyStore) -> AsyncIterator[Services]:
     """Open what one worker needs, around a policy that is loaded already."""
@@ -257,7 +267,8 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
         edge = None
         if machine.edge_socket is not None:
             edge = await stack.enter_async_context(EdgeClient(Path(machine.edge_socket)))
-        backends = await stack.enter_async_context(Backends(edge, Confidence(settings.state)))
+        health = Health(time.monotonic, metrics.health_changed)
+        backends = await stack.enter_async_context(Backends(edge, Confidence(settings.state), health=health))
         secret = await _cache_secret(store)
         cache = await stack.enter_async_context(
             PromptCache(store, secret=secret, sealer=_sealer(settings), on_count=metrics.count_cache)

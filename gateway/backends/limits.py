@@ -98,4 +98,7 @@ class AttemptLimits:
         limit = self.passed or "total"
         seconds = self._total_at - self._started if limit == "total" else self._limit_s
         sentence = _SENTENCES[limit].format(seconds=round(seconds, 3))
-        return BackendTimeout(f"{self._deployment} {sentence}", deployment=self._deployment)
+        # An attempt that began late in its request's time had less than the backend may take.
+        cut_short = limit == "total" and seconds < self._timeouts.total_s / 2
+        is_ours = limit == "queue" or cut_short
+        return BackendTimeout(f"{self._deployment} {sentence}", deployment=self._deployment, is_ours=is_ours)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
 from gateway.backends.call import BackendClient
 from gateway.backends.edge import EdgeBackend
+from gateway.backends.health import Health
 from gateway.backends.openai import OpenAIBackend
 from gateway.edge.client import EdgeClient
 from gateway.errors import EdgeUnavailable
@@ -27,7 +29,9 @@ class Trust(Protocol):
 class Backends:
     """Hands out clients. Two backends that differ in anything, a key or a limit, have two clients."""
 
-    def __init__(self, edge: EdgeClient | None, trust: Trust | None = None) -> None:
+    def __init__(self, edge: EdgeClient | None, trust: Trust | None = None, *, health: Health | None = None) -> None:
+        """`health` knows how their deployments are."""
+        self.health = health or Health(time.monotonic)
         self._edge_client = edge
         self._trust = trust
         self._edge = None if edge is None else EdgeBackend(edge)

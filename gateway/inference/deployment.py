@@ -128,6 +128,8 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     """Most attempts at once; None: no limit."""
     queue: int = 256
     """Most attempts that wait for their turn, where there is such a limit."""
+    retries: int | None = None
+    """Further tries on one of its deployments before another is asked; None: one, where no other is left."""
     max_tokens_field: str = "max_tokens"
     """The field that limits the answer where the client named none: `max_tokens` or `max_completion_tokens`."""
 

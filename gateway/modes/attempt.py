@@ -8,22 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 from collections.abc import Sequence
 
 import structlog
 
 from gateway.backends.call import Call
+from gateway.backends.health import Trial
 from gateway.backends.observed import Begun
-from gateway.errors import (
-    BackendBroken,
-    BackendCut,
-    BackendError,
-    BackendTimeout,
-    EdgeError,
-    EdgeUnsuitable,
-    FirstdraftError,
-    NoDeployment,
-)
+from gateway.errors import BackendBroken, BackendCut, BackendError, BackendTimeout, EdgeError, FirstdraftError
 from gateway.inference.deployment import Deployment
 from gateway.inference.events import (
     Emit,
@@ -45,7 +38,9 @@ from gateway.inference.usage import (
     input_tokens_estimate,
     output_tokens_estimate,
 )
+from gateway.modes.candidates import Candidate, Candidates
 from gateway.modes.plan import Plan
+from gateway.modes.retries import again_after_s
 from gateway.telemetry.record import AttemptRecord
 
 
@@ -56,27 +51,47 @@ async def answer(plan: Plan, deployments: Sequence[Deployment], emit: Emit) -> N
         FirstdraftError: the last deployment's error, or that of one which failed after its first content. One that the
             budget has no room for is not asked.
     """
-    failure: FirstdraftError = NoDeployment("no deployment is left to ask")
-    for deployment in deployments:
-        if not await plan.extend_hold(deployment):
-            plan.record.attempts.append(AttemptRecord(deployment=deployment.id, outcome="over_budget"))
-            continue
-        attempt = _Attempt(plan, deployment, emit)
+    candidates = Candidates(plan, deployments)
+    while (candidate := await candidates.next()) is not None:
+        if await try_on(plan, candidate, candidates, emit):
+            return
+    raise candidates.failure
+
+
+async def try_on(plan: Plan, candidate: Candidate, candidates: Candidates, emit: Emit) -> bool:
+    """Let one deployment give the final, in as many tries as it has; whether it did. `candidates` is told why not.
+
+    Raises:
+        FirstdraftError: it failed after its first content, or so that no other could do better.
+    """
+    deployment, trial = candidate
+    tried = 0
+    while True:
+        attempt = _Attempt(plan, deployment, trial, emit)
         try:
             await attempt.run()
         except (BackendError, EdgeError) as error:
-            if attempt.shown or not error.retryable:
+            draw = random.random()  # noqa: S311 - how long a wait is, is no secret
+            most, is_alone = deployment.backend.retries, candidates.none_left
+            wait_s = again_after_s(error, tried, most=most, is_alone=is_alone, draw=draw)
+            if attempt.shown or (wait_s is None and not error.retryable):
                 raise
-            # That the edge is too small is no news for the client when a backend's own trouble is known.
-            if not (isinstance(error, EdgeUnsuitable) and isinstance(failure, BackendError)):
-                failure = error
+            candidates.note(error)
         else:
-            return
-    raise failure
+            return True
+        if wait_s is None or asyncio.get_running_loop().time() + wait_s >= plan.deadline:
+            return False
+        await asyncio.sleep(wait_s)
+        if not await plan.extend_hold(deployment):
+            return False
+        trial = None if deployment.is_edge else plan.backends.health.begin_anyway(deployment)
+        tried += 1
 
 
 _MOST_BYTES_PER_TOKEN = 128
 """The longest tokens of the vocabularies we know are runs of 128 spaces: more a token is not what was asked for."""
+_MOST_WAITING_BYTES = 1024 * 1024
+"""Of events without content, before the first that has some."""
 _WORKED_FOR_NOTHING = frozenset({"ok", "cancelled", BackendTimeout.code, BackendCut.code})
 """Outcomes after which a backend that was sent the request has read the prompt all the same, and bills it."""
 
@@ -84,14 +99,16 @@ _WORKED_FOR_NOTHING = frozenset({"ok", "cancelled", BackendTimeout.code, Backend
 class _Attempt:
     """Passes one deployment's events on, counts them, and writes the attempt's record however it ends."""
 
-    def __init__(self, plan: Plan, deployment: Deployment, emit: Emit) -> None:
+    def __init__(self, plan: Plan, deployment: Deployment, trial: Trial | None, emit: Emit) -> None:
         self.shown = False
         """The client may have seen something of this final."""
         self._plan = plan
         self._deployment = deployment
+        self._trial = trial
         self._emit = emit
         self._record = AttemptRecord(deployment=deployment.id)
         self._waiting: list[Event] = []
+        self._waiting_bytes = 0
         self._content_bytes = 0
         granted = None if plan.max_tokens is None else plan.max_tokens * plan.request.n
         self._granted = math.inf if granted is None else granted
@@ -121,14 +138,20 @@ class _Attempt:
             if not self._usage_told:
                 await self._emit(UsageReported(self._estimate()))
             record.outcome = "ok"
+            if self._trial is not None:
+                self._trial.succeeded()
         except FirstdraftError as error:
             record.outcome = error.code or "error"
             record.status = error.status
+            if self._trial is not None:
+                self._trial.failed(error)
             raise
         except asyncio.CancelledError:
             record.outcome = "cancelled"
             raise
         finally:
+            if self._trial is not None:
+                self._trial.given_up()
             self._settle()
             self._observe()
 
@@ -137,7 +160,7 @@ class _Attempt:
             case Relayed():
                 self._content_bytes += event.content_bytes
                 if not self.shown and not event.content and event.finish_reason is None:
-                    self._waiting.append(event)
+                    self._wait(event)
                     return
             case TextDelta() | ReasoningDelta() | RefusalDelta():
                 self._content_bytes += len(event.text)
@@ -160,9 +183,19 @@ class _Attempt:
             await self._begin(event)
         await self._emit(event)
 
+    def _wait(self, event: Relayed) -> None:
+        """Keep what says nothing yet: were it sent, no other deployment could answer any more."""
+        self._waiting.append(event)
+        self._waiting_bytes += len(event.data)
+        if self._waiting_bytes > _MOST_WAITING_BYTES:
+            name = self._deployment.id
+            raise BackendBroken(f"{name} sent {self._waiting_bytes} bytes and no content", deployment=name)
+
     async def _begin(self, event: Event) -> None:
         """The first event that the client sees of the final."""
         self.shown = True
+        if self._trial is not None:
+            self._trial.answers()
         record = self._plan.record
         record.deployment = self._deployment.id
         if not isinstance(event, Finished | UsageReported | WholeAnswer):

@@ -104,6 +104,7 @@ class PlacesCompiler:
             timeouts=Timeouts(**given),
             concurrency=spec.concurrency,
             queue=spec.queue,
+            retries=spec.retries,
             max_tokens_field=spec.max_tokens_field,
         )
 

@@ -43,6 +43,9 @@ Seconds = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h|d)$", "examples": ["1500ms", "2s", "1h"]}),
 ]
 Count = Annotated[int, BeforeValidator(values.count), WithJsonSchema({"type": "integer", "minimum": 1})]
+Tries = Annotated[
+    int, BeforeValidator(values.tries), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": values.MOST_TRIES})
+]
 NanoUsd = Annotated[
     int,
     BeforeValidator(values.nanousd),
@@ -112,6 +115,7 @@ class BackendSpec(Spec):
     timeouts: TimeoutsSpec = TimeoutsSpec()
     concurrency: Count | None = None
     queue: Count = 256
+    retries: Tries | None = None
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
 
 

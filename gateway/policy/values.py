@@ -19,6 +19,7 @@ from gateway.policy.yaml_file import Word
 NANOUSD_PER_USD = 1_000_000_000
 MOST_USD = 1_000_000_000
 LONGEST_DURATION_S = 366 * 24 * 3600.0
+MOST_TRIES = 10
 MOST_COUNT = 10**15
 MOST_TEXT = 2_000
 
@@ -115,6 +116,13 @@ def count(value: object) -> int:
         raise ValueError("expected a whole number, as in 2_000_000")
     if not 0 < value <= MOST_COUNT:
         raise ValueError(f"expected a whole number from 1 to {MOST_COUNT:,}")
+    return value
+
+
+def tries(value: object) -> int:
+    """A whole number from 0 to 10."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_TRIES:
+        raise ValueError(f"expected a whole number from 0 to {MOST_TRIES}")
     return value
 
 

@@ -42,9 +42,10 @@ _TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.
 _TPOT_BUCKETS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5)
 _CLASSIFY_BUCKETS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1)
 _E2E_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+_HEALTHY = frozenset({"closed", "half_open"})
 _NANOUSD_PER_USD = 1_000_000_000
 
-MetricT = TypeVar("MetricT", Counter, Histogram)
+MetricT = TypeVar("MetricT", Counter, Histogram, Gauge)
 
 
 class _Bound(Generic[MetricT]):
@@ -119,6 +120,25 @@ class Metrics:
         self._phases = self._counter(
             "attempt_seconds", "Time of attempts by phase: queue, connect, prefill, decode.", ("deployment", "phase")
         )
+        self._health_changes = self._counter(
+            "health_changes", "Changes of deployments' health, by the new state.", ("deployment", "state")
+        )
+        self._unhealthy = _Bound(
+            Gauge(
+                "firstdraft_deployment_unhealthy",
+                "1 while it is better not asked: it fails, is checked and down, or asked for time; of any worker.",
+                ("deployment",),
+                registry=self._registry,
+                multiprocess_mode="livemax",
+            ),
+            1,
+            self._most,
+        )
+
+    def health_changed(self, deployment: str, state: str) -> None:
+        """A deployment is in another state now: `closed` is the healthy one."""
+        self._health_changes.of(deployment, state).inc()
+        self._unhealthy.of(deployment).set(state not in _HEALTHY)
 
     def count_cache(self, what: str) -> None:
         """Something happened in the prompt cache; `what` is one of its counts."""

@@ -1,8 +1,10 @@
 """Backends that follow a script, and the plan around them: for tests of modes without sockets."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 
+from gateway.backends.health import Health
 from gateway.inference.deployment import FREE, Backend, Deployment, Price
 from gateway.inference.events import Event
 from gateway.inference.request import InferenceRequest, Message
@@ -43,6 +45,7 @@ class ScriptedBackends:
         self.scripts = scripts
         self.estimate = lambda _found: None
         self.threshold = lambda _target_error: None
+        self.health = Health(time.monotonic)
 
     def client(self, backend: Backend) -> Script:
         return self.scripts[backend.name]

@@ -3,6 +3,7 @@ import asyncio
 import msgspec
 import pytest
 
+from gateway.backends.breaker import FAILURES_TO_OPEN
 from gateway.errors import BackendCut, BackendRefused, BackendUnreachable, EdgeUnsuitable
 from gateway.inference.events import Relayed, TextDelta, UsageReported
 from gateway.inference.usage import Usage
@@ -154,3 +155,53 @@ async def test_a_failure_before_any_content_costs_nothing():
     """A backend that refused used no tokens."""
     record, _ = await run({"a": Script([BackendRefused("b", status=500)]), "b": Script([TextDelta("x")])}, [A, B])
     assert record.attempts[0].cost_nanousd == 0
+
+
+async def test_what_fails_again_and_again_is_passed_over_and_still_the_last_resort():
+    """An open breaker puts a deployment behind all others; when those fail too, it is asked all the same."""
+    a, b = Script([BackendUnreachable("no")]), Script([BackendUnreachable("no")])
+    work = plan({"a": a, "b": b}, mode=Mode.CLOUD_ONLY, finals=[A, B])
+    for _ in range(FAILURES_TO_OPEN):
+        work.backends.health.begin_anyway(A).failed(BackendUnreachable("no"))
+    with pytest.raises(BackendUnreachable):
+        await attempt.answer(work, [A, B], Seen())
+    assert [tried.deployment for tried in work.record.attempts][:2] == ["b/m", "a/m"]
+
+
+async def test_a_backend_that_asked_for_time_is_not_called_before():
+    """While `retry-after` lasts nobody calls, even if nothing else is left: the client gets the backend's own word."""
+    a = Script([BackendRefused("slow", status=429, retry_after_s=30.0)])
+    work = plan({"a": a}, mode=Mode.CLOUD_ONLY, finals=[A])
+    for _ in range(3):
+        with pytest.raises(BackendRefused) as refused:
+            await attempt.answer(work, [A], Seen())
+    assert len(a.calls) == 1
+    assert refused.value.status == 429
+    assert 29 < refused.value.retry_after_s <= 30
+    assert [tried.outcome for tried in work.record.attempts] == ["backend_error", "paused", "paused"]
+
+
+async def test_the_only_deployment_is_tried_once_more():
+    """Where no other is left, what failed for a reason that passes gets one more try."""
+    a = Script([BackendUnreachable("reset")])
+    with pytest.raises(BackendUnreachable):
+        await run({"a": a}, [A])
+    assert len(a.calls) == 2
+
+
+async def test_the_policys_retries_come_before_the_next_deployment():
+    """With `retries: 2` a deployment has three tries, then the next is asked; with 0 it has one."""
+    for retries, calls in ((2, 3), (0, 1)):
+        backend = msgspec.structs.replace(A.backend, retries=retries)
+        first = msgspec.structs.replace(A, backend=backend)
+        a = Script([BackendRefused("500", status=500)])
+        record, _ = await run({"a": a, "b": Script([HELLO, STOP])}, [first, B])
+        assert len(a.calls) == calls
+        assert record.deployment == "b/m"
+
+
+async def test_a_backend_that_sends_nothing_but_metadata_is_given_up():
+    """What waits for the first content is bounded: it is no way to fill the gateway's memory."""
+    noise = Relayed(data=b"x" * 100_000)
+    record, _ = await run({"a": Script([noise] * 20), "b": Script([HELLO, STOP])}, [A, B])
+    assert [tried.outcome for tried in record.attempts] == ["backend_invalid_response", "ok"]
