@@ -74,12 +74,14 @@ async def try_on(plan: Plan, candidate: Candidate, candidates: Candidates, emit:
             draw = random.random()  # noqa: S311 - how long a wait is, is no secret
             most, is_alone = deployment.backend.retries, candidates.none_left
             wait_s = again_after_s(error, tried, most=most, is_alone=is_alone, draw=draw)
+            if wait_s is not None and asyncio.get_running_loop().time() + wait_s >= plan.deadline:
+                wait_s = None
             if attempt.shown or (wait_s is None and not error.retryable):
                 raise
             candidates.note(error)
         else:
             return True
-        if wait_s is None or asyncio.get_running_loop().time() + wait_s >= plan.deadline:
+        if wait_s is None:
             return False
         await asyncio.sleep(wait_s)
         if not await plan.extend_hold(deployment):
