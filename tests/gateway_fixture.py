@@ -92,8 +92,8 @@ async def upstream():
 
 
 @pytest.fixture
-async def start_gateway(valkey_url, edge_socket, store, tmp_path):
-    """A function that starts a gateway with a policy text; it ends, drained, with the test."""
+async def start_gateway(request, valkey_url, store, tmp_path):
+    """A function that starts a gateway with a policy text, an edge if it is to have one; it ends with the test."""
     async with AsyncExitStack() as stack:
 
         async def start(policy: str, *, edge: bool = True, store_url: str = valkey_url, **changes) -> RunningGateway:
@@ -102,7 +102,8 @@ async def start_gateway(valkey_url, edge_socket, store, tmp_path):
             (folder / "policy.yaml").write_text(policy)
             given = {"policies": folder, "state": tmp_path / "state", "port": 0, "edge": edge, "drain_s": 2.0}
             settings = Settings(**(given | changes))
-            machine = Machine(store_url=store_url, edge_socket=str(edge_socket) if edge else None)
+            edge_socket = str(request.getfixturevalue("edge_socket")) if edge else None
+            machine = Machine(store_url=store_url, edge_socket=edge_socket)
             history = PolicyHistory(settings.state)
             watched = PolicyStore(
                 folder, {"UPSTREAM_KEY": "sk-upstream"}, poll_s=0.2, load=load_proven, history=history

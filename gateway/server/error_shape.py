@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from gateway.errors import FirstdraftError
 from gateway.wire import anthropic_messages, openai_chat
+from gateway.wire.anthropic_schema import AnthropicError
+from gateway.wire.openai_schema import Error
 
 _MESSAGES = "/v1/messages"
 
@@ -17,10 +21,12 @@ class ErrorShape:
 
     encode: Callable[[FirstdraftError, str], bytes]
     id_headers: tuple[str, ...]
+    schema: type[msgspec.Struct]
+    """What it looks like, for the document."""
 
 
-OPENAI = ErrorShape(openai_chat.encode_error, ("x-request-id",))
-ANTHROPIC = ErrorShape(anthropic_messages.encode_error, ("x-request-id", "request-id"))
+OPENAI = ErrorShape(openai_chat.encode_error, ("x-request-id",), Error)
+ANTHROPIC = ErrorShape(anthropic_messages.encode_error, ("x-request-id", "request-id"), AnthropicError)
 
 
 def error_shape(path: str, headers: Mapping[str, str]) -> ErrorShape:

@@ -153,14 +153,14 @@ def exchange_of(http: web.Request, request: InferenceRequest) -> Exchange:
 
 def _with_draft_header(request: InferenceRequest, header: str | None) -> InferenceRequest:
     """The header says how the draft is wanted where the body does not."""
-    if header is None or request.draft is not None:
+    if header is None:
         return request
     try:
         wish = DraftWish(header.strip().lower())
     except ValueError:
         message = f"x-firstdraft-draft is one of {', '.join(DraftWish)}."
         raise InvalidRequest(message, param="x-firstdraft-draft") from None
-    return msgspec.structs.replace(request, draft=wish)
+    return request if request.draft is not None else msgspec.structs.replace(request, draft=wish)
 
 
 def _feature(http: web.Request, request: InferenceRequest) -> str:

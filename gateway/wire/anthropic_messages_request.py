@@ -29,7 +29,7 @@ _TOOL_HINTS = frozenset({"cache_control", "eager_input_streaming", "type"})
 _TOOL_FIELDS = frozenset({"name", "description", "input_schema", "strict"})
 
 
-class _Body(msgspec.Struct):
+class Body(msgspec.Struct):
     """What the gateway reads of a body. Null stands for "not given" everywhere, as SDKs send it."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256)]
@@ -48,7 +48,7 @@ class _Body(msgspec.Struct):
     metadata: dict[str, Any] | None = None
 
 
-_READ = frozenset(_Body.__struct_fields__)
+_READ = frozenset(Body.__struct_fields__)
 _KNOWN = _READ | _HINTS | {"draft"}
 
 
@@ -69,7 +69,7 @@ def decode_count_request(body: bytes) -> InferenceRequest:
     value = read_object(body)
     refuse_lookalikes(value, _KNOWN)
     wish = draft_wish(value.get("draft"))
-    read = typed(value, _Body)
+    read = typed(value, Body)
     fields = RAW_FIELDS.decode(body)
     fields.pop("draft", None)
     turns = Turns()
@@ -107,7 +107,7 @@ def decode_count_request(body: bytes) -> InferenceRequest:
     )
 
 
-def _conversation(read: _Body, turns: Turns, native_only: list[str]) -> Conversation:
+def _conversation(read: Body, turns: Turns, native_only: list[str]) -> Conversation:
     choice = read.tool_choice
     one_at_a_time = choice is not None and choice.get("disable_parallel_tool_use") is True
     config = read.output_config or {}

@@ -34,26 +34,32 @@ Penalty = Annotated[float, Meta(ge=-2, le=2)]
 StopText = Annotated[str, Meta(max_length=4096)]
 
 
-class _StreamOptions(msgspec.Struct):
+class StreamOptions(msgspec.Struct):
+    """What a stream is to hold beside the answer."""
+
     include_usage: bool | None = None
 
 
-class _JsonSchema(msgspec.Struct):
+class JsonSchema(msgspec.Struct):
+    """The schema that an answer has to follow."""
+
     schema: dict[str, Any] | None = None
 
 
-class _ResponseFormat(msgspec.Struct):
+class ResponseFormat(msgspec.Struct):
+    """What an answer has to look like: `text`, `json_object` or `json_schema`."""
+
     type: str
-    json_schema: _JsonSchema | None = None
+    json_schema: JsonSchema | None = None
 
 
-class _Body(msgspec.Struct):
+class Body(msgspec.Struct):
     """What the gateway reads of a body. Null stands for "not given" everywhere, as SDKs send it."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256)]
     messages: Annotated[list[dict[str, Any]], Meta(min_length=1)]
     stream: bool | None = None
-    stream_options: _StreamOptions | None = None
+    stream_options: StreamOptions | None = None
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
@@ -66,16 +72,16 @@ class _Body(msgspec.Struct):
     stop: StopText | Annotated[list[StopText], Meta(max_length=64)] | None = None
     tools: list[dict[str, Any]] | None = None
     functions: list[dict[str, Any]] | None = None
-    response_format: _ResponseFormat | None = None
+    response_format: ResponseFormat | None = None
     logprobs: bool | int | None = None
     top_logprobs: int | None = None
     metadata: dict[str, str] | None = None
 
 
-_KNOWN = frozenset(_Body.__struct_fields__) | LENGTH_FIELDS | _SHAPED_FIELDS | {"draft", "tool_choice", "prediction"}
+_KNOWN = frozenset(Body.__struct_fields__) | LENGTH_FIELDS | _SHAPED_FIELDS | {"draft", "tool_choice", "prediction"}
 
 _NO_PROMPT = (
-    frozenset(_Body.__struct_fields__) - {"tools", "functions", "response_format"}
+    frozenset(Body.__struct_fields__) - {"tools", "functions", "response_format"}
     | LENGTH_FIELDS
     | {
         "logit_bias",
@@ -103,7 +109,7 @@ def decode_request(body: bytes) -> InferenceRequest:
     value = read_object(body)
     refuse_lookalikes(value, _KNOWN)
     draft = draft_wish(value.get("draft"))
-    read = typed(value, _Body)
+    read = typed(value, Body)
     fields = RAW_FIELDS.decode(body)
     fields.pop("draft", None)
     conversation = Conversation()
@@ -162,7 +168,7 @@ def encode_request(
 LimitField = Literal["max_completion_tokens", "max_tokens"]
 
 
-def _limit(read: _Body) -> tuple[LimitField | None, int | None]:
+def _limit(read: Body) -> tuple[LimitField | None, int | None]:
     if read.max_completion_tokens is not None:
         return "max_completion_tokens", read.max_completion_tokens
     if read.max_tokens is not None:
@@ -170,7 +176,7 @@ def _limit(read: _Body) -> tuple[LimitField | None, int | None]:
     return None, None
 
 
-def _sampling(read: _Body) -> Sampling:
+def _sampling(read: Body) -> Sampling:
     stop = read.stop or ()
     return Sampling(
         temperature=read.temperature,
@@ -183,7 +189,7 @@ def _sampling(read: _Body) -> Sampling:
     )
 
 
-def _schema(shape: _ResponseFormat | None) -> str:
+def _schema(shape: ResponseFormat | None) -> str:
     """The schema that an answer has to follow, where the client named one in OpenAI's way."""
     if shape is None or shape.type not in {"json_object", "json_schema"}:
         return ""
@@ -193,7 +199,7 @@ def _schema(shape: _ResponseFormat | None) -> str:
     return _ENCODER.encode(named if shape.type == "json_schema" else {"type": "object"}).decode()
 
 
-def _is_shaped(read: _Body, value: dict[str, Any]) -> bool:
+def _is_shaped(read: Body, value: dict[str, Any]) -> bool:
     if read.response_format is not None and read.response_format.type != "text":
         return True
     return any(value[key] is not None for key in _SHAPED_FIELDS & value.keys())

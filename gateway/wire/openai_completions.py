@@ -22,6 +22,7 @@ from gateway.wire.json_body import read_object
 from gateway.wire.openai_chat_answer import Answer, AnswerChoice, Content, decode_answer
 from gateway.wire.openai_chat_encode import AnswerEncoder as ChatAnswerEncoder
 from gateway.wire.openai_chat_encode import StreamEncoder as ChatStreamEncoder
+from gateway.wire.openai_chat_request import StreamOptions
 from gateway.wire.openai_chat_stream import Choice, Chunk, StreamDecoder
 
 DEFAULT_MAX_TOKENS = 16
@@ -31,17 +32,13 @@ Tokens = list[Annotated[int, Meta(ge=0)]]
 Prompt = str | list[Any]
 
 
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool | None = None
-
-
-class _Body(msgspec.Struct):
+class Body(msgspec.Struct):
     """What the gateway reads of a body. Null stands for "not given" everywhere, as SDKs send it."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256)]
     prompt: str | Annotated[list[Any], Meta(min_length=1, max_length=2048)]
     stream: bool | None = None
-    stream_options: _StreamOptions | None = None
+    stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
     best_of: Annotated[int, Meta(ge=1, le=128)] | None = None
@@ -56,7 +53,7 @@ class _Body(msgspec.Struct):
     suffix: str | None = None
 
 
-_KNOWN = frozenset(_Body.__struct_fields__) | {"draft"}
+_KNOWN = frozenset(Body.__struct_fields__) | {"draft"}
 _OWN = ("logprobs", "echo", "suffix", "best_of")
 """Fields that chat has no word for."""
 
@@ -69,7 +66,7 @@ def decode_request(body: bytes) -> InferenceRequest:
     """
     value = read_object(body)
     refuse_lookalikes(value, _KNOWN)
-    read = typed(value, _Body)
+    read = typed(value, Body)
     fields = RAW_FIELDS.decode(body)
     fields.pop("draft", None)
     prompts, size = read_prompts(read.prompt, "prompt")

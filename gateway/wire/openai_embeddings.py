@@ -23,13 +23,15 @@ from gateway.wire.openai_completions import read_prompts
 _ENCODER = msgspec.json.Encoder()
 
 
-class _Body(msgspec.Struct):
+class Body(msgspec.Struct):
+    """What the gateway reads of a body."""
+
     model: Annotated[str, Meta(min_length=1, max_length=256)]
     input: str | Annotated[list[Any], Meta(min_length=1, max_length=2048)]
     stream: bool | None = None
 
 
-_KNOWN = frozenset({*_Body.__struct_fields__, "encoding_format", "dimensions", "user"})
+_KNOWN = frozenset({*Body.__struct_fields__, "encoding_format", "dimensions", "user"})
 
 
 class _Usage(msgspec.Struct):
@@ -54,7 +56,7 @@ def decode_request(body: bytes) -> InferenceRequest:
     """
     value = read_object(body)
     refuse_lookalikes(value, _KNOWN)
-    read = typed(value, _Body)
+    read = typed(value, Body)
     if read.stream:
         raise InvalidRequest("Embeddings cannot be streamed; leave 'stream' out", param="stream")
     inputs, size = read_prompts(read.input, "input")

@@ -35,7 +35,7 @@ _HINTS = frozenset(
 _TOOL_FIELDS = frozenset({"type", "name", "description", "parameters", "strict"})
 
 
-class _Body(msgspec.Struct):
+class Body(msgspec.Struct):
     """What the gateway reads of a body. Null stands for "not given" everywhere, as SDKs send it."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256)]
@@ -58,7 +58,7 @@ class _Body(msgspec.Struct):
     truncation: Literal["auto", "disabled"] | None = None
 
 
-_READ = frozenset(_Body.__struct_fields__)
+_READ = frozenset(Body.__struct_fields__)
 _KNOWN = _READ | _HINTS | {"draft"}
 
 
@@ -71,7 +71,7 @@ def decode_request(body: bytes) -> InferenceRequest:
     value = read_object(body)
     refuse_lookalikes(value, _KNOWN)
     wish = draft_wish(value.get("draft"))
-    read = typed(value, _Body)
+    read = typed(value, Body)
     fields = RAW_FIELDS.decode(body)
     fields.pop("draft", None)
     native_only = [key for key, given in value.items() if key not in _KNOWN and given is not None]
@@ -145,7 +145,7 @@ def _has_instructions(request: InferenceRequest) -> bool:
     return given is not None and bytes(given) not in {b"null", b'""'}
 
 
-def _conversation(read: _Body, native_only: list[str]) -> Conversation:
+def _conversation(read: Body, native_only: list[str]) -> Conversation:
     items = Items()
     if isinstance(read.input, str):
         items.turns.append(Turn("user", (Text(read.input),)))

@@ -18,15 +18,19 @@ _MOST_QUERIES = 8
 _Query = Annotated[str, Meta(min_length=1, max_length=100_000)]
 
 
-class _Ranking(msgspec.Struct):
+class Ranking(msgspec.Struct):
+    """Which results are good enough."""
+
     score_threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
 
 
-class _Body(msgspec.Struct):
+class Body(msgspec.Struct):
+    """What is read of a body."""
+
     query: _Query | Annotated[list[_Query], Meta(min_length=1, max_length=_MOST_QUERIES)]
     max_num_results: Annotated[int, Meta(ge=1, le=50)] | None = None
     filters: dict[str, Any] | None = None
-    ranking_options: _Ranking | None = None
+    ranking_options: Ranking | None = None
     rewrite_query: bool | None = None
 
 
@@ -55,7 +59,7 @@ def decode_search(body: bytes) -> SearchRequest:
     Raises:
         InvalidRequest: not a JSON object, or a field is wrong; `param` is its path where there is one.
     """
-    read = typed(read_object(body), _Body)
+    read = typed(read_object(body), Body)
     queries = (read.query,) if isinstance(read.query, str) else tuple(read.query)
     if not any(query.strip() for query in queries):
         raise InvalidRequest("Invalid value for 'query': it is empty", param="query")

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 from aiohttp import web
 
 from gateway.server.keys import SERVICES
 from gateway.telemetry.metrics import CONTENT_TYPE
+
+
+class State(msgspec.Struct):
+    """How the gateway is: `alive`, `ready` or `not ready`; `/readyz` says it of each part, too."""
+
+    status: str
 
 
 async def alive(_http: web.Request) -> web.Response:

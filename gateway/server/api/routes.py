@@ -1,11 +1,25 @@
-"""Every URL of the gateway, on one screen."""
+"""Every URL of the gateway, on one screen, with what the document at `/openapi.json` says of it."""
 
 from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.server.api import chat, completions, embeddings, health, messages, models, responses, usage, vector_stores
+from gateway.server.api import (
+    chat,
+    completions,
+    embeddings,
+    health,
+    messages,
+    models,
+    responses,
+    schema,
+    usage,
+    vector_stores,
+)
+from gateway.server.operation import Operation, Route
 from gateway.server.surface import Surface
+from gateway.wire import anthropic_schema as anthropic
+from gateway.wire import openai_schema as openai
 
 SURFACES: tuple[Surface, ...] = (
     chat.CHAT,
@@ -15,21 +29,55 @@ SURFACES: tuple[Surface, ...] = (
     responses.RESPONSES,
 )
 
+_CHAT = Operation(tag="OpenAI", body=openai.ChatRequest, answer=openai.ChatCompletion, streams=True, asks_model=True)
+_COMPLETION = Operation(
+    tag="OpenAI", body=openai.CompletionRequest, answer=openai.Completion, streams=True, asks_model=True
+)
+_EMBEDDING = Operation(tag="OpenAI", body=openai.EmbeddingRequest, answer=openai.EmbeddingList, asks_model=True)
+_MESSAGE = Operation(
+    tag="Anthropic", body=anthropic.MessagesRequest, answer=anthropic.Message, streams=True, asks_model=True
+)
+_RESPONSE = Operation(tag="OpenAI", body=openai.ResponseRequest, answer=openai.Response, streams=True, asks_model=True)
+_SEARCH = Operation(tag="OpenAI", body=openai.SearchRequest, answer=openai.SearchPage, asks_model=True)
+_REQUEST = {"request": "The id of the request, as in `x-request-id`. Default: the last one."}
+_STATE = Operation(tag="Operation", answer=health.State, is_open=True)
+
+ROUTES: tuple[Route, ...] = (
+    Route("POST", "/v1/chat/completions", chat.create, _CHAT),
+    Route("POST", "/v1/completions", completions.create, _COMPLETION),
+    Route("POST", "/v1/embeddings", embeddings.create, _EMBEDDING),
+    Route("POST", "/v1/messages", messages.create, _MESSAGE),
+    Route(
+        "POST",
+        "/v1/messages/count_tokens",
+        messages.count_tokens,
+        Operation(tag="Anthropic", body=anthropic.CountRequest, answer=anthropic.TokenCount),
+    ),
+    Route("POST", "/v1/responses", responses.create, _RESPONSE),
+    Route("GET", "/v1/responses/{id}", responses.get, Operation(tag="OpenAI", answer=openai.Response)),
+    Route("DELETE", "/v1/responses/{id}", responses.delete, Operation(tag="OpenAI", answer=openai.Deleted)),
+    Route("POST", "/v1/vector_stores/{id}/search", vector_stores.search, _SEARCH),
+    Route("GET", "/v1/models", models.list_all, Operation(tag="OpenAI", answer=openai.ModelList)),
+    Route("GET", "/v1/models/{model:.+}", models.get, Operation(tag="OpenAI", answer=openai.Model)),
+    Route(
+        "GET", "/v1/firstdraft/usage", usage.show, Operation(tag="Firstdraft", answer=usage.TenantUsage, query=_REQUEST)
+    ),
+    Route("GET", "/healthz", health.alive, _STATE),
+    Route(
+        "GET",
+        "/readyz",
+        health.ready,
+        Operation(tag="Operation", answer=health.State, statuses=(200, 503), is_open=True),
+    ),
+    Route("GET", "/metrics", health.metrics, Operation(tag="Operation", answer_media="text/plain", is_open=True)),
+    Route("GET", "/openapi.json", schema.show, Operation(tag="Operation", answer=schema.Document, is_open=True)),
+)
+
 
 def add_routes(app: web.Application) -> None:
-    """Bind the URLs to their handlers."""
-    app.router.add_post("/v1/chat/completions", chat.create)
-    app.router.add_post("/v1/completions", completions.create)
-    app.router.add_post("/v1/embeddings", embeddings.create)
-    app.router.add_post("/v1/messages", messages.create)
-    app.router.add_post("/v1/messages/count_tokens", messages.count_tokens)
-    app.router.add_post("/v1/responses", responses.create)
-    app.router.add_get("/v1/responses/{id}", responses.get)
-    app.router.add_delete("/v1/responses/{id}", responses.delete)
-    app.router.add_post("/v1/vector_stores/{id}/search", vector_stores.search)
-    app.router.add_get("/v1/models", models.list_all)
-    app.router.add_get("/v1/models/{model:.+}", models.get)
-    app.router.add_get("/v1/firstdraft/usage", usage.show)
-    app.router.add_get("/healthz", health.alive)
-    app.router.add_get("/readyz", health.ready)
-    app.router.add_get("/metrics", health.metrics)
+    """Bind the URLs to their handlers, and have the document made of them."""
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, route.handler)
+        if route.method == "GET":
+            app.router.add_route("HEAD", route.path, route.handler)
+    app[schema.DOCUMENT] = schema.Description(ROUTES, title="Firstdraft")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 from aiohttp import web
 
 from gateway.budgets.claim import Left
@@ -11,6 +12,25 @@ from gateway.errors import NotFound
 from gateway.server.keys import IDENTITY, POLICY, SERVICES
 
 _NANOUSD = 1_000_000_000
+
+
+class Budget(msgspec.Struct):
+    """One budget of a tenant, in its unit."""
+
+    unit: Literal["tokens", "usd"]
+    limit: float
+    left: float
+    per: str
+    feature: str | None
+    resets_in_s: int
+
+
+class TenantUsage(msgspec.Struct):
+    """What a tenant has left, and what one of its requests was."""
+
+    tenant: str
+    budgets: list[Budget]
+    last: dict[str, Any] | None
 
 
 async def show(http: web.Request) -> web.Response:
