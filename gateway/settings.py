@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
-from urllib.parse import urlsplit
 
+from gateway import readers
 from gateway.errors import SettingsError
 
 PREFIX = "FIRSTDRAFT_"
@@ -26,7 +25,6 @@ LogFormat = Literal["auto", "json", "console"]
 
 _NEAR = 0.8
 """From this likeness on (difflib's ratio), an unknown variable is taken for a misspelt setting."""
-_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,20 +69,6 @@ class Settings:
             return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
-
-    def to_dict(self) -> dict[str, str | int | float | bool | None]:
-        """Plain values, for the message to a worker process. Holds `redis_url` and `cache_keys`: not for logs."""
-        return {name: str(value) if isinstance(value, Path) else value for name, value in _fields(self)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, str | int | float | bool | None]) -> Settings:
-        """The settings that `to_dict` wrote; they were checked before that."""
-        paths = {name: Path(str(values[name])) for name in ("policies", "state")}
-        return cls(**cast("dict[str, Any]", {**values, **paths}))
-
-
-def _fields(settings: Settings) -> list[tuple[str, Any]]:
-    return [(row.name, getattr(settings, row.name)) for row in fields(settings)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,139 +187,42 @@ def _unusable(values: Mapping[str, object]) -> list[str]:
     return mistakes
 
 
-# --- reading one value ----------------------------------------------------------------------------------------
-
-
-def _path(text: str) -> Path:
-    if not text or "\0" in text:
-        raise ValueError("has to be a path")
-    return Path(text).expanduser()
-
-
-def _host(text: str) -> str:
-    if _HOST_NAME.fullmatch(text) is None:
-        try:
-            ipaddress.IPv6Address(text)
-        except ValueError:
-            raise ValueError("has to be an IP address or a host name, without a scheme and a port") from None
-    return text
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        value = int(text) if re.fullmatch(r"[0-9](_?[0-9]){0,18}", text) else -1
-        if not low <= value <= high:
-            raise ValueError(f"has to be a whole number from {low:,} to {high:,}")
-        return value
-
-    return read
-
-
-def _threads(text: str) -> int:
-    if text.lower() == "auto":
-        return 0
-    try:
-        return _whole(1, 256)(text)
-    except ValueError as error:
-        raise ValueError(f"{error}, or auto") from None
-
-
-def _seconds(low: float, high: float) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        value = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else -1.0
-        if not low <= value <= high:
-            raise ValueError(f"has to be seconds from {low:g} to {high:g}")
-        return value
-
-    return read
-
-
-def _share(text: str) -> float:
-    value = float(text) if re.fullmatch(r"[01]?(\.[0-9]{1,9})?", text) and text else -1.0
-    if not 0 <= value <= 1:
-        raise ValueError("has to be a share from 0 to 1, as in 0.01")
-    return value
-
-
-def _one_of(*allowed: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text.lower() not in allowed:
-            raise ValueError("has to be one of " + ", ".join(allowed))
-        return text.lower()
-
-    return read
-
-
-def _switch(text: str) -> bool:
-    if text.lower() in {"1", "true", "yes", "on"}:
-        return True
-    if text.lower() in {"0", "false", "no", "off"}:
-        return False
-    raise ValueError("has to be on or off")
-
-
-def _redis_url(text: str) -> str:
-    expected = (
-        "has to be redis://HOST:PORT/DB, rediss://… (TLS), unix:///PATH, "
-        "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or redis+cluster://HOST:PORT,HOST:PORT"
-    )
-    try:
-        parts = urlsplit(text)
-        scheme, _, kind = parts.scheme.partition("+")
-        hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
-        complete = all(bool(host.hostname) and host.port != 0 for host in hosts)
-    except ValueError:  # a port that is none, an unfinished IPv6 address
-        raise ValueError(expected) from None
-    path = parts.path.strip("/")
-    good = {
-        "": bool(path) if scheme == "unix" else complete and len(hosts) == 1,
-        "sentinel": complete and bool(path) and scheme != "unix",
-        "cluster": complete and not path and scheme != "unix",
-    }
-    if scheme not in {"redis", "rediss", "unix"} or not good.get(kind, False):
-        raise ValueError(expected)
-    return text
-
-
-def _cache_keys(text: str) -> str:
-    """Only that it is there: what reads the keys is the cache."""
-    if not text.removeprefix("file:"):
-        raise ValueError("has to be file:PATH, or keys in base64")
-    return text
-
-
 SETTINGS: tuple[Setting, ...] = (
     Setting(
-        name="policies", metavar="DIR", default="policies", help="Folder with the policy's YAML files.", read=_path
+        name="policies",
+        metavar="DIR",
+        default="policies",
+        help="Folder with the policy's YAML files.",
+        read=readers.path,
     ),
     Setting(
         name="host",
         metavar="ADDRESS",
         default="127.0.0.1",
         help="Address to listen on. A policy that serves requests without a key starts only on loopback.",
-        read=_host,
+        read=readers.host,
     ),
     Setting(
         name="port",
         metavar="PORT",
         default="8080",
         help="Port to listen on; 0 takes a free one.",
-        read=_whole(0, 65_535),
+        read=readers.whole(0, 65_535),
     ),
     Setting(
         name="state",
         metavar="DIR",
         default="~/.local/state/firstdraft",
         help="Folder for the embedded store and the edge's model formats ($XDG_STATE_HOME is obeyed).",
-        read=_path,
+        read=readers.path,
     ),
-    Setting(name="workers", metavar="N", default="1", help="Gateway processes on one port.", read=_whole(1, 64)),
+    Setting(name="workers", metavar="N", default="1", help="Gateway processes on one port.", read=readers.whole(1, 64)),
     Setting(
         name="redis_url",
         metavar="URL",
         default="the embedded store",
         help="Redis or Valkey to use, shared by all replicas. With a password, set the variable, not the flag.",
-        read=_redis_url,
+        read=readers.redis_url,
         secret=True,
     ),
     Setting(
@@ -343,35 +230,35 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="",
         default="on",
         help="Run the draft model beside the gateway; without it no drafts are made.",
-        read=_switch,
+        read=readers.switch,
     ),
     Setting(
         name="edge_threads",
         metavar="N",
         default="auto",
         help="Threads of the draft model; auto: measured at the start, and a core is left to the gateway.",
-        read=_threads,
+        read=readers.threads,
     ),
     Setting(
         name="edge_context",
         metavar="TOKENS",
         default="8192",
         help="Context of the draft model, shared by all requests that it serves at once.",
-        read=_whole(512, 1_048_576),
+        read=readers.whole(512, 1_048_576),
     ),
     Setting(
         name="body_limit_bytes",
         metavar="BYTES",
         default="33554432",
         help="Largest request body; a larger one is refused with 413.",
-        read=_whole(1_024, 1_073_741_824),
+        read=readers.whole(1_024, 1_073_741_824),
     ),
     Setting(
         name="cache_keys",
         metavar="KEYS",
         default="not encrypted",
         help="file:PATH, or base64 keys of 32 bytes: the first encrypts cached answers, all decrypt. Use the variable.",
-        read=_cache_keys,
+        read=readers.cache_keys,
         secret=True,
     ),
     Setting(
@@ -379,35 +266,35 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="SHARE",
         default="0.01",
         help="Share of decisions, 0 to 1, whose facts are kept in the state folder for `policy diff`; never a prompt.",
-        read=_share,
+        read=readers.share,
     ),
     Setting(
         name="lease_s",
         metavar="SECONDS",
         default="60",
         help="When a gateway is killed, what its requests had reserved is booked after this time.",
-        read=_seconds(1, 3_600),
+        read=readers.seconds(1, 3_600),
     ),
     Setting(
         name="drain_s",
         metavar="SECONDS",
         default="30",
         help="How long running requests may go on after SIGTERM.",
-        read=_seconds(0, 3_600),
+        read=readers.seconds(0, 3_600),
     ),
     Setting(
         name="log_level",
         metavar="LEVEL",
         default="info",
         help="Least level that is logged: debug, info, warning or error.",
-        read=_one_of(*get_args(LogLevel)),
+        read=readers.one_of(*get_args(LogLevel)),
     ),
     Setting(
         name="log_format",
         metavar="FORMAT",
         default="auto",
         help="json (one object a line), console (for people), or auto: console where stderr is a terminal.",
-        read=_one_of(*get_args(LogFormat)),
+        read=readers.one_of(*get_args(LogFormat)),
     ),
 )
 """Every setting, in the order of the help."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from gateway.errors import SettingsError
+from gateway.server.workers import Orders, read_orders
+from gateway.services import Machine
 from gateway.settings import SETTINGS, Settings, load_settings
 
 
@@ -204,7 +207,9 @@ def test_folders_that_cannot_be_used(home):
 def test_to_a_worker_and_back(home):
     """A worker gets the same settings that its parent has."""
     settings = load(home, {"redis_url": "redis://h", "drain_s": "1.5", "edge": False})
-    assert Settings.from_dict(settings.to_dict()) == settings
+    orders = Orders(settings=settings, machine=Machine(store_url="", edge_socket=None), listener=3, parent=1)
+    line = msgspec.json.encode(orders, enc_hook=str)
+    assert read_orders(lambda: line).settings == settings
 
 
 @pytest.mark.parametrize(
