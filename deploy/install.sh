@@ -60,7 +60,7 @@ install_packages() {
 }
 
 # What an installation from a lock file is made of; `dev` has all that `run` has.
-stamp() { cat "$1" pyproject.toml deploy/install.sh | sha256sum | cut -d' ' -f1; }
+stamp() { cat "$1" pyproject.toml deploy/install.sh deploy/llama_cpp.cmake deploy/amx_tiles.h | sha256sum | cut -d' ' -f1; }
 
 installed() { grep -q -e "$(stamp "$lock")" -e "$(stamp requirements.lock)" .venv/installed 2>/dev/null; }
 

@@ -28,7 +28,7 @@ class EdgeBackend:
             BackendTimeout: the backend's limit for the first token or in total, or the request's deadline, passed.
             InvalidRequest: the edge cannot do what one of the request's fields asks for.
         """
-        refuse_native_only(call.request, call.deployment)
+        refuse_native_only(call.request, call.deployment, can="logprobs")
         limits = call.deployment.backend.timeouts
         began = asyncio.get_running_loop().time()
         end = min(call.deadline, began + limits.total_s)
@@ -62,8 +62,9 @@ class EdgeBackend:
                             waiting = False
                             on_first()
                         record.logprobs.extend(event.logprobs)
-                        if event.text:
-                            await emit(TextDelta(event.text))
+                        record.margins.extend(event.margins)
+                        if event.text or event.told:
+                            await emit(TextDelta(event.text, event.told))
                     case EdgeDone():
                         await self._finish(event, call, emit)
 

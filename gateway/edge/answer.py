@@ -7,7 +7,8 @@ from typing import Literal
 from gateway.edge.job import Job
 from gateway.edge.protocol import Done, Token
 from gateway.edge.sampling import Choice, Sampler
-from gateway.edge.text import TextGate
+from gateway.edge.text import Telling, TextGate
+from gateway.inference.events import TokenLogprob
 
 
 class Answer:
@@ -19,23 +20,25 @@ class Answer:
         self.job = job
         self.sampler = sampler
         self._gate = gate
+        self._told = Telling()
         self.finish_reason: Literal["stop", "length"] | None = None
 
-    def take(self, choice: Choice, piece: bytes) -> Token:
-        """The next token, which is one of the answer; the job has it already."""
+    def take(self, choice: Choice, piece: bytes, said: TokenLogprob | None = None) -> Token:
+        """The next token, which is one of the answer; the job has it already. `said`: what a client wants to know."""
         text = self._gate.feed(piece)
         if self._gate.stopped:
             self.finish_reason = "stop"
         elif self.job.produced >= self.job.max_tokens:
             self.finish_reason = "length"
             text += self._gate.finish()
-        return Token(self.number, text, (choice.logprob,), (choice.entropy,))
+        told = () if said is None else self._told.take(said, len(piece), text, ended=self.finish_reason == "length")
+        return Token(self.number, text, (choice.logprob,), (choice.entropy,), (choice.margin,), told)
 
     def end(self) -> Token | None:
         """The model ended its answer. What was held back is text after all."""
         self.finish_reason = "stop"
-        text = self._gate.finish()
-        return Token(self.number, text) if text else None
+        text, told = self._gate.finish(), self._told.rest()
+        return Token(self.number, text, told=told) if text or told else None
 
     def done(self, now_s: float) -> Done:
         """The last frame; `finish_reason` is known."""

@@ -25,6 +25,7 @@ from gateway.edge import protocol
 from gateway.edge.link import Link
 from gateway.edge.protocol import Priority, State
 from gateway.errors import EdgeCrashed, EdgeError, EdgeOverloaded, EdgeUnavailable, EdgeUnsuitable
+from gateway.inference.events import TokenLogprob
 from gateway.inference.request import Message, Sampling
 
 EdgeStats = protocol.Stats
@@ -53,11 +54,16 @@ class EdgeRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EdgeToken(msgspec.Struct, frozen=True):
-    """What came with one frame. `text` may be empty while it is held back; one log-probability and entropy a token."""
+    """What came with one frame. `text` may be empty while it is held back; the figures are one for each token.
+
+    `told` is for the client that asked for it: of the tokens that `text` is made of.
+    """
 
     text: str
     logprobs: tuple[float, ...] = ()
     entropies: tuple[float, ...] = ()
+    margins: tuple[float, ...] = ()
+    told: tuple[TokenLogprob, ...] = ()
 
 
 class EdgeDone(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,7 +191,7 @@ class EdgeClient:
                     raise
                 match frame:
                     case protocol.Token():
-                        yield EdgeToken(frame.text, frame.logprobs, frame.entropies)
+                        yield EdgeToken(frame.text, frame.logprobs, frame.entropies, frame.margins, frame.told)
                     case protocol.Done():
                         ended = True
                         yield _done(frame)

@@ -20,10 +20,11 @@ from gateway.edge.answer import Answer
 from gateway.edge.job import Job, Prompt
 from gateway.edge.measurement import Measurement, Sizes
 from gateway.edge.protocol import Done, Failed, Load, Stats, Submit, Token
-from gateway.edge.sampling import NO_TOKEN, Held, Logits, Sampler, Surprise
+from gateway.edge.sampling import NO_TOKEN, Choice, Held, Logits, Sampler, Surprise
 from gateway.edge.scheduler import Batch, Limits, Memory, Scheduler
 from gateway.edge.text import TextGate
 from gateway.errors import EdgeOverloaded, EdgeUnsuitable
+from gateway.inference.events import TokenLogprob
 
 Output = Token | Done | Failed | Stats
 Deliver = Callable[[list[tuple[object, Output]], Load], None]
@@ -46,6 +47,9 @@ class Decoder(Memory, Sizes, Protocol):
 
     def piece(self, token: int) -> bytes:
         """Bytes of a token."""
+
+    def word(self, token: int) -> bytes:
+        """Bytes of a token; of a control token its name."""
 
     def grammar(self, text: str) -> Held:
         """What holds one answer to a grammar. Raises EdgeUnsuitable when it cannot be followed."""
@@ -193,7 +197,8 @@ class Engine:
             token = answer.end()
         else:
             self._scheduler.accept(job, choice.token)
-            token = answer.take(choice, self._model.piece(choice.token))
+            said = self._said(choice) if answer.sampler.tells else None
+            token = answer.take(choice, self._model.piece(choice.token), said)
         if token is not None:
             self._outputs.append((answer.owner, token))
         if answer.finish_reason is not None:
@@ -201,6 +206,13 @@ class Engine:
             del self._answers[job.key]
             self._measured.finished += 1
             self._outputs.append((answer.owner, answer.done(now_s)))
+
+    def _said(self, choice: Choice) -> TokenLogprob:
+        """What a client is told of a token that asked for log-probabilities."""
+        word = self._model.word
+        return TokenLogprob(
+            word(choice.token), choice.logprob, tuple((word(other), sure) for other, sure in choice.top)
+        )
 
     # --- the inbox ----------------------------------------------------------------------------------------------
 

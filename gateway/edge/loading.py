@@ -42,11 +42,18 @@ class Loaded:
 
 
 def load_engine(
-    name: str, state_dir: Path, limits: Limits, *, threads: int, deliver: Deliver, tell: Callable[[str], None]
+    name: str,
+    state_dir: Path,
+    limits: Limits,
+    *,
+    threads: int,
+    plain: bool = False,
+    deliver: Deliver,
+    tell: Callable[[str], None],
 ) -> Loaded:
     """Finds or fetches, checks, converts, loads and warms. Raises EdgeError when the model cannot be used.
 
-    `tell` hears what takes long, in words.
+    `plain`: see `Model`. `tell` hears what takes long, in words.
     """
     started = time.monotonic()
     if name.startswith(hub.PREFIX):
@@ -55,7 +62,7 @@ def load_engine(
     _check_memory(path)
     if trouble:
         write_log("warning", "edge model format", trouble=trouble)
-    model = Model(path, limits=limits, threads=threads or 1)
+    model = Model(path, limits=limits, threads=threads or 1, plain=plain)
     model.use_threads(choose(threads, lambda count: _time_threads(model, limits, count)))
     preparation = Preparation(model)
     engine = Engine(model, limits, deliver)

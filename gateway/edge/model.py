@@ -42,12 +42,17 @@ class Silence:
 
 
 class Model:
-    """A loaded model. Raises EdgeUnavailable when llama.cpp cannot load the file or make the context."""
+    """A loaded model. Raises EdgeUnavailable when llama.cpp cannot load the file or make the context.
 
-    def __init__(self, path: Path, *, limits: Limits, threads: int) -> None:
+    `plain`: without the kernels that want the weights in a layout of their own (AMX and the like).
+    """
+
+    def __init__(self, path: Path, *, limits: Limits, threads: int, plain: bool = False) -> None:
         self._silence = Silence()
         llama_cpp.llama_backend_init()
-        model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+        params = llama_cpp.llama_model_default_params()
+        params.use_extra_bufts = not plain
+        model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not model:
             raise EdgeUnavailable(f"llama.cpp cannot load the model {path}: it is damaged, or of an unknown kind")
         self._model = model
@@ -232,6 +237,10 @@ class Model:
             buffer = ctypes.create_string_buffer(-length)
             length = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, -length, 0, special)
         return buffer.raw[:length]
+
+    def word(self, token: int) -> bytes:
+        """The bytes of a token, as they are told to clients: of a control token its name."""
+        return self.piece(token, special=True)
 
     def _word(self, token: int) -> str:
         if token < 0:

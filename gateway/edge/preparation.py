@@ -28,6 +28,8 @@ _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "functio
 _RENAMED_ROLES = {"developer": "system", "function": "tool"}
 _BYTES_PER_TOKEN = 16
 """More than any real text has on average (English 4.2): longer prompts are refused without tokenizing them."""
+MOST_TOP_LOGPROBS = 20
+"""As many alternatives to a token as OpenAI's API tells."""
 _MOST_STOPS = 16
 _STOP_CHARACTERS = 256
 _MOST_MESSAGES = 4_096
@@ -132,6 +134,8 @@ def _check_sampling(sampling: Sampling) -> None:
     for name, value in numbers.items():
         if value is not None and not math.isfinite(value):
             raise EdgeUnsuitable(f"{name} is {value}, which is no number to sample by")
+    if not 0 <= (sampling.top_logprobs or 0) <= MOST_TOP_LOGPROBS:
+        raise EdgeUnsuitable(f"top_logprobs is {sampling.top_logprobs}, and the edge tells 0 to {MOST_TOP_LOGPROBS}")
     if len(sampling.stop) > _MOST_STOPS or any(len(stop) > _STOP_CHARACTERS for stop in sampling.stop):
         raise EdgeUnsuitable(f"the edge takes up to {_MOST_STOPS} stop strings of up to {_STOP_CHARACTERS} characters")
 

@@ -85,6 +85,7 @@ class EdgeProcess:
                 arguments.state,
                 self._limits,
                 threads=arguments.threads,
+                plain=arguments.plain,
                 deliver=lambda outputs, load: self._tell(lambda: self._connections.deliver(outputs, load)),
                 tell=lambda reason: self._tell(lambda: self._connections.change(self._status("starting", reason))),
             )
@@ -144,6 +145,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="threads that decode; 0: measured")
     parser.add_argument("--n-ctx", type=int, default=8_192, help="tokens of all running requests and kept prefixes")
     parser.add_argument("--parallel", type=int, default=16, help="requests answered at once")
+    parser.add_argument(
+        "--plain", action="store_true", help="only kernels that run on any processor of the build's kind"
+    )
     return parser.parse_args()
 
 

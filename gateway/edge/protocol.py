@@ -1,4 +1,4 @@
-"""The frames between gateway workers and the edge process, version 2.
+"""The frames between gateway workers and the edge process, version 3.
 
 A frame is four bytes of length (big-endian, of what follows) and that many bytes of MessagePack: one map whose key
 `type` names the struct below. A frame longer than `MAX_FRAME_BYTES` ends the connection: nobody means it.
@@ -24,9 +24,10 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
+from gateway.inference.events import TokenLogprob
 from gateway.inference.request import Message, Sampling
 
-VERSION = 2
+VERSION = 3
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 """Far over any prompt that fits a context: 128,000 tokens of English are about 540 kB."""
 _LENGTH_BYTES = 4
@@ -103,12 +104,15 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
 
 
 class Token(msgspec.Struct, frozen=True, tag="token", omit_defaults=True):
-    """A piece of the answer: the tokens of one step. Log-probabilities are natural, entropies in nats."""
+    """A piece of the answer: the tokens of one step. Log-probabilities are natural, entropies in nats, margins 0..1."""
 
     id: int
     text: str = ""
     logprobs: tuple[float, ...] = ()
     entropies: tuple[float, ...] = ()
+    margins: tuple[float, ...] = ()
+    told: tuple[TokenLogprob, ...] = ()
+    """For a client that asked (`Sampling.top_logprobs`): of the tokens that `text` is made of."""
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):

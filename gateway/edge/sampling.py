@@ -3,8 +3,8 @@
 Greedy (temperature 0 or not given: a draft gains nothing from chance) is one argmax. Otherwise: penalties, then the
 `TOP_K` largest (or as many as were asked for), then temperature, then top-p; first cutting to k makes the rest cheap.
 
-Log-probability and entropy are those of the model's own distribution, at temperature 1 and before any penalty: they
-say how sure the model is, whatever the sampling.
+Log-probability, entropy and margin are those of the model's own distribution, at temperature 1 and before any penalty:
+they say how sure the model is, whatever the sampling.
 """
 
 from __future__ import annotations
@@ -36,28 +36,47 @@ Logits = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A sampled token, its natural log-probability (≤ 0), and the entropy of the whole distribution in nats (≥ 0)."""
+    """A sampled token, and how sure the model was."""
 
     token: int
     logprob: float
+    """Natural, ≤ 0."""
     entropy: float
+    """Of the whole distribution, in nats."""
+    margin: float = 0.0
+    """By how much the likeliest token's probability exceeds the second's, 0..1."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens and their log-probabilities, as many as were asked for."""
 
 
 class Surprise:
-    """Log-probability and entropy of rows, with buffers kept between calls."""
+    """Log-probability, entropy and margin of rows, with buffers kept between calls."""
 
     def __init__(self, vocabulary: int) -> None:
         self._shifted = np.empty(vocabulary, dtype=np.float32)
         self._weights = np.empty(vocabulary, dtype=np.float32)
 
-    def of(self, row: Logits, token: int, best: float) -> tuple[float, float]:
-        """`best` is the row's largest logit."""
-        np.subtract(row, np.float32(best), out=self._shifted)
+    def of(self, row: Logits, token: int, top: int, *, tops: int = 0) -> Choice:
+        """What is told of `token`; `top` is the likeliest. `tops` of the likeliest are told with it."""
+        np.subtract(row, row[top], out=self._shifted)
         np.exp(self._shifted, out=self._weights)
         total = float(self._weights.sum())
         log_total = math.log(total)
         mean = float(np.dot(self._weights, self._shifted)) / total
-        return min(0.0, float(self._shifted[token]) - log_total), max(0.0, log_total - mean)
+        self._weights[top] = 0.0  # its weight is 1; what is largest now is the second's
+        return Choice(
+            token,
+            logprob=min(0.0, float(self._shifted[token]) - log_total),
+            entropy=max(0.0, log_total - mean),
+            margin=max(0.0, 1.0 - float(self._weights.max())) / total,
+            top=self._likeliest(tops, log_total) if tops else (),
+        )
+
+    def _likeliest(self, count: int, log_total: float) -> tuple[tuple[int, float], ...]:
+        count = min(count, len(self._shifted))
+        found = np.argpartition(self._shifted, -count)[-count:]
+        found = found[np.argsort(-self._shifted[found], kind="stable")]
+        return tuple((int(token), min(0.0, float(self._shifted[token]) - log_total)) for token in found)
 
 
 class Held(Protocol):
@@ -86,6 +105,9 @@ class Sampler:
         self._frequency = max(-_EXTREME, min(sampling.frequency_penalty or 0.0, _EXTREME))
         self._penalised = bool(self._presence or self._frequency)
         self._surprise = surprise
+        self._tops = sampling.top_logprobs or 0
+        self.tells = sampling.top_logprobs is not None
+        """The client wants to know log-probabilities."""
         self._counts: Counter[int] = Counter()
         seed = None if sampling.seed is None else sampling.seed % _SEEDS
         self._random = np.random.default_rng(seed) if self._temperature > 0 else None
@@ -106,8 +128,7 @@ class Sampler:
                 return Choice(NO_TOKEN, 0.0, 0.0)
         if self._penalised:
             self._counts[token] += 1
-        logprob, entropy = self._surprise.of(row, token, best)
-        return Choice(token, logprob, entropy)
+        return self._surprise.of(row, token, top, tops=self._tops)
 
     def _held(self, grammar: Held, row: Logits, token: int) -> int:
         """The token, or another that the grammar allows."""

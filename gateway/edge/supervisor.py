@@ -3,7 +3,8 @@
     spawn -> running --exit----------------------> wait 0.2 s, doubling to 10 s; 0.2 s after a stable run -> spawn
                     '-no pong, or a step too long-> SIGKILL -'
 
-The gateway does not wait for any of it: without the edge it serves on.
+A process that ends with an illegal instruction has a llama.cpp whose fastest kernels do not run on this processor: from
+then on it is started with the plain ones. The gateway does not wait for any of it: without the edge it serves on.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ _LAST_WORDS_S = 0.5
 _LONGEST_LOG_BYTES = 4_096
 _LONGEST_SOCKET_PATH = 100
 """Bytes; the kernel takes 107."""
-_KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH")
+_KEPT_VARIABLES = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH"),
+    *("LD_LIBRARY_PATH", "LLAMA_CPP_LIB_PATH"),  # another build of llama.cpp than the package's
+)
 _HUB_VARIABLES = (
     *("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_DOWNLOAD_TIMEOUT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
     *("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy"),
@@ -74,6 +78,8 @@ class EdgeSupervisor:
             *("--n-ctx", str(n_ctx)),
             *("--parallel", str(parallel)),
         ]
+        self._plain = False
+        """Without the kernels for weights in layouts of their own (AMX and the like)."""
         self._with_hub = model.startswith(hub.PREFIX)
         self._silence_s = silence_s
         self._longest_step_s = longest_step_s
@@ -131,6 +137,7 @@ class EdgeSupervisor:
         process = await asyncio.create_subprocess_exec(
             *self._command,
             *("--parent", str(os.getpid())),
+            *(("--plain",) if self._plain else ()),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -147,6 +154,11 @@ class EdgeSupervisor:
                 with suppress(TimeoutError):  # its last words; a pipe that somebody else holds open is not waited for
                     await asyncio.wait_for(relay, _LAST_WORDS_S)
             self._log.warning("edge ended", pid=process.pid, status=status)
+            if status == -signal.SIGILL and not self._plain:
+                self._plain = True
+                self._log.error(
+                    "edge has plain kernels only", why="this build of llama.cpp has some that cannot run here"
+                )
         finally:
             await self._end(process)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import codecs
+from collections import deque
+
+from gateway.inference.events import TokenLogprob
 
 
 class TextGate:
@@ -49,3 +52,32 @@ class TextGate:
                     longest = length
                     break
         return longest
+
+
+class Telling:
+    """Log-probabilities of tokens, told with the first text that comes out of each: never those of a stop string."""
+
+    def __init__(self) -> None:
+        self._held: deque[tuple[TokenLogprob | None, int]] = deque()
+        """Tokens of which some bytes have no text yet, and how many; None: it is told already."""
+
+    def take(self, said: TokenLogprob, length: int, text: str, *, ended: bool) -> tuple[TokenLogprob, ...]:
+        """The next token, of so many bytes, with which `text` came out. `ended`: nothing is held back any more."""
+        self._held.append((said, length))
+        if ended:
+            return self.rest()
+        told: list[TokenLogprob | None] = []
+        shown = len(text.encode())
+        while self._held and shown > 0:
+            found, left = self._held.popleft()
+            told.append(found)
+            if left > shown:
+                self._held.appendleft((None, left - shown))
+            shown -= left
+        return tuple(found for found in told if found is not None)
+
+    def rest(self) -> tuple[TokenLogprob, ...]:
+        """All that is not told yet."""
+        told = tuple(said for said, _ in self._held if said is not None)
+        self._held.clear()
+        return told

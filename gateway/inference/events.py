@@ -21,10 +21,23 @@ import msgspec
 from gateway.inference.usage import Usage
 
 
-class TextDelta(msgspec.Struct, frozen=True, tag=True):
-    """A piece of the final's text, from a producer that does not speak the client's schema."""
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """One token: its bytes (maybe half a character), its natural log-probability, and the likeliest in its place."""
+
+    piece: bytes
+    logprob: float
+    top: tuple[tuple[bytes, float], ...] = ()
+    """Bytes and log-probability of as many as were asked for, the likeliest first."""
+
+
+class TextDelta(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
+    """A piece of the final's text, from a producer that does not speak the client's schema.
+
+    `logprobs` are those of the tokens that it is made of, where the client asked for them: the text may then be empty.
+    """
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class ReasoningDelta(msgspec.Struct, frozen=True, tag=True):

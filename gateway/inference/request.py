@@ -37,6 +37,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
+    top_logprobs: int | None = None
+    """With each token its log-probability and so many alternatives are told; None: nothing of the kind."""
 
 
 class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):

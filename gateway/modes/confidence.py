@@ -17,8 +17,11 @@ from pathlib import Path
 import msgspec
 
 _QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-FEATURES = ("q0", "q10", "q25", "q50", "q75", "q100", "mean", "sum", "log_length", "repetition")
-"""Of the tokens' natural log-probabilities, but for the last: the share of the text's word triples that came before."""
+_QUANTILE_NAMES = ("q0", "q10", "q25", "q50", "q75", "q100")
+FEATURES = (*_QUANTILE_NAMES, "mean", "sum", "log_length", "margin", "margin_q10", "repetition")
+"""Of the tokens' natural log-probabilities; then mean and lowest tenth of the margins by which the likeliest token's
+probability exceeded the second's; last the share of the text's word triples that came before."""
+_LOW = 0.1
 _WORDS = 3
 _DIGITS = 4
 """What is kept of each: they stand in the log."""
@@ -26,14 +29,15 @@ _STEEPEST = 30.0
 """Where the logistic function is 0 or 1 in any figure that is shown."""
 
 
-def features(logprobs: Sequence[float], text: str) -> tuple[float, ...] | None:
-    """The features of one answer, in the order of `FEATURES`; None for an answer without tokens."""
-    if not logprobs:
+def features(logprobs: Sequence[float], margins: Sequence[float], text: str) -> tuple[float, ...] | None:
+    """The features of one answer, in the order of `FEATURES`; None for an answer whose tokens are not known."""
+    if not logprobs or not margins:
         return None
     ranked = sorted(logprobs)
     total = math.fsum(ranked)
     quantiles = (_quantile(ranked, share) for share in _QUANTILES)
-    found = (*quantiles, total / len(ranked), total, math.log(len(ranked)), _repetition(text))
+    sureness = (math.fsum(margins) / len(margins), _quantile(sorted(margins), _LOW))
+    found = (*quantiles, total / len(ranked), total, math.log(len(ranked)), *sureness, _repetition(text))
     return tuple(round(value, _DIGITS) for value in found)
 
 

@@ -175,7 +175,7 @@ class Draft:
         if self.judged:
             return
         self._state = DraftState.COMPLETE
-        found = self._record.features = features(self._record.logprobs, self.text)
+        found = self._record.features = features(self._record.logprobs, self._record.margins, self.text)
         self.confidence = self._plan.record.confidence = self._plan.backends.estimate(found)
         await self._emit(
             DraftCompleted(

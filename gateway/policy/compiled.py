@@ -117,7 +117,7 @@ class Lacking:
     images: int
     json_output: int
     plain_only: int
-    """Neither audio, nor several answers, nor logprobs: the edge."""
+    """Neither audio nor several answers: the edge."""
     length: int
     """Not any length: their context is known, or is the edge's."""
     contexts: tuple[int, ...]

@@ -77,7 +77,7 @@ def _lacking(policy: CompiledPolicy, facts: Facts) -> int:
         mask |= lacking.images
     if facts.json_output:
         mask |= lacking.json_output
-    if facts.audio or facts.logprobs or facts.n > 1:
+    if facts.audio or facts.n > 1:
         mask |= lacking.plain_only
     return mask
 
@@ -94,8 +94,6 @@ def _lack(deployment: Deployment, facts: Facts) -> tuple[str, str]:
         return "audio", "the edge cannot hear audio"
     if deployment.is_edge and facts.n > 1:
         return "n", "the edge gives one answer at a time"
-    if deployment.is_edge and facts.logprobs:
-        return "logprobs", "the edge gives no logprobs"
     return "context", "prompt and answer together are longer than its context"
 
 

@@ -30,7 +30,6 @@ _PARAMETERS = {
     "audio": "messages",
     "json": "response_format",
     "n": "n",
-    "logprobs": "logprobs",
     "context": "messages",
 }
 

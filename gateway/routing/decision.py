@@ -37,8 +37,7 @@ class Removal(msgspec.Struct, frozen=True):
     deployment: str
     """Its id."""
     by: str
-    """The constraint's name, or what the deployment lacks: `tools`, `images`, `audio`, `json`, `n`, `logprobs`,
-    `context`."""
+    """The constraint's name, or what the deployment lacks: `tools`, `images`, `audio`, `json`, `n`, `context`."""
     reason: str
     is_constraint: bool = False
 

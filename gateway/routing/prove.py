@@ -258,7 +258,7 @@ def _abilities(deployment: Deployment, way: Way) -> Iterable[tuple[Aspect, bool]
         ("request.images", deployment.images and way.role != "draft"),
         ("request.json_output", deployment.json_output),
         ("request.audio", plain),
-        ("request.logprobs", plain),
+        ("request.logprobs", way.role != "draft"),
     )
 
 

@@ -57,7 +57,6 @@ def _kind(policy: CompiledPolicy, facts: Facts) -> Hashable:
         facts.images,
         facts.json_output,
         facts.audio,
-        facts.logprobs,
         facts.n > 1,
         bisect_left(policy.lacking.contexts, facts.prompt_tokens + (facts.max_tokens or 1)),
         edge is not None and is_too_long_for_edge(edge, facts),

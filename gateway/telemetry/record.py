@@ -36,6 +36,8 @@ class AttemptRecord:
     """What the deployment itself has counted so far; the tokens above are made from it when the attempt is over."""
     logprobs: list[float] = field(default_factory=list)
     """Of the edge's tokens, in order; not logged."""
+    margins: list[float] = field(default_factory=list)
+    """By how much each one's likeliest token exceeded the second, 0..1; not logged."""
     features: tuple[float, ...] | None = None
     """Of a whole draft, as `modes.confidence` has them: what the edge is calibrated from."""
 
@@ -142,5 +144,5 @@ def _attempt_fields(attempt: AttemptRecord) -> dict[str, Any]:
     return {
         name: round(value, 6) if isinstance(value, float) else value
         for name in attempt.__slots__
-        if name not in {"logprobs", "usage"} and (value := getattr(attempt, name)) is not None
+        if name not in {"logprobs", "margins", "usage"} and (value := getattr(attempt, name)) is not None
     }

@@ -9,6 +9,7 @@ from gateway.inference.events import (
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
+    TokenLogprob,
     ToolCallDelta,
     UsageReported,
 )
@@ -42,6 +43,8 @@ class Collected:
     def __init__(self) -> None:
         self.finished: Finished | None = None
         self.usage: Usage | None = None
+        self.logprobs: list[TokenLogprob] = []
+        """Of the text's tokens, where they were asked for."""
         self._pieces: list[_Piece] = []
         self._calls: dict[int, _Piece] = {}
 
@@ -60,6 +63,7 @@ class Collected:
                 piece.texts.append(event.arguments)
             case TextDelta():
                 self._growing(Text).texts.append(event.text)
+                self.logprobs.extend(event.logprobs)
             case RefusalDelta():
                 self._growing(Refusal).texts.append(event.text)
             case ReasoningDelta():

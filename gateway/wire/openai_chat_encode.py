@@ -12,7 +12,7 @@ gateway's id, a frame after a backend's chunk takes that chunk's id. Without dra
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -31,6 +31,7 @@ from gateway.inference.events import (
     RefusalDelta,
     Relayed,
     TextDelta,
+    TokenLogprob,
     ToolCallDelta,
     UsageReported,
     WholeAnswer,
@@ -40,6 +41,7 @@ from gateway.inference.usage import Usage
 from gateway.wire.collected import Collected
 from gateway.wire.draft_frame import draft_fields
 from gateway.wire.openai_chat_error import encode_error
+from gateway.wire.openai_logprobs import chat_logprobs
 from gateway.wire.sse import frame
 
 KEEPALIVE = b": keepalive\n\n"
@@ -116,6 +118,8 @@ class StreamEncoder:
         match event:
             case TextDelta():
                 delta["content"] = event.text
+                if event.logprobs:
+                    return self._chunk(delta, told=event.logprobs)
             case ReasoningDelta():
                 delta["reasoning_content"] = event.text
             case RefusalDelta():
@@ -158,15 +162,21 @@ class StreamEncoder:
     # --- chunks -----------------------------------------------------------------------------------------------
 
     def _chunk(
-        self, delta: dict[str, Any], *, finish_reason: str | None = None, draft: dict[str, Any] | None = None
+        self,
+        delta: dict[str, Any],
+        *,
+        finish_reason: str | None = None,
+        draft: dict[str, Any] | None = None,
+        told: Sequence[TokenLogprob] = (),
     ) -> bytes:
-        chunk = {**self._head(), "choices": [self._choice(delta, finish_reason)]}
+        chunk = {**self._head(), "choices": [self._choice(delta, finish_reason, told)]}
         if draft is not None:
             chunk["draft"] = draft
         return frame(_ENCODER.encode(chunk))
 
-    def _choice(self, delta: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
-        return {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    def _choice(self, delta: dict[str, Any], finish_reason: str | None, told: Sequence[TokenLogprob]) -> dict[str, Any]:
+        logprobs = {"logprobs": chat_logprobs(told)} if told else {}
+        return {"index": 0, "delta": delta, **logprobs, "finish_reason": finish_reason}
 
     def _head(self) -> dict[str, Any]:
         if not self._id_shown:
@@ -257,7 +267,8 @@ class AnswerEncoder:
                 {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
                 for call in calls
             ]
-        return {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
+        logprobs = chat_logprobs(collected.logprobs)
+        return {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
 def encode_models(names: Iterable[str], created: int) -> bytes:

@@ -186,6 +186,7 @@ def _sampling(read: Body) -> Sampling:
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         presence_penalty=read.presence_penalty,
         frequency_penalty=read.frequency_penalty,
+        top_logprobs=(read.top_logprobs or 0) if read.logprobs or read.top_logprobs else None,
     )
 
 

@@ -62,10 +62,10 @@ def write_request(
     return _ENCODER.encode(body)
 
 
-def refuse_native_only(request: InferenceRequest, deployment: Deployment) -> None:
-    """Raises InvalidRequest when the request needs a backend of its own schema."""
-    if request.native_only:
-        field = request.native_only[0]
+def refuse_native_only(request: InferenceRequest, deployment: Deployment, *, can: str = "") -> None:
+    """Raises InvalidRequest when the request needs a backend of its own schema; `can`: a field that does not."""
+    field = next((name for name in request.native_only if name != can), None)
+    if field is not None:
         message = f"{deployment.id} cannot do what '{field}' asks for; leave it out, or name a model that can."
         raise InvalidRequest(message, param=field)
 

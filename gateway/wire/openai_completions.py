@@ -7,6 +7,7 @@ Drafts are not made: nothing that reads this API knows them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -14,7 +15,7 @@ from msgspec import Meta
 
 from gateway.errors import InvalidRequest
 from gateway.inference.conversation import Conversation, Text, Turn
-from gateway.inference.events import WholeAnswer
+from gateway.inference.events import TokenLogprob, WholeAnswer
 from gateway.inference.request import DraftWish, InferenceRequest, Message, Sampling
 from gateway.wire.collected import Collected
 from gateway.wire.fields import RAW_FIELDS, refuse_lookalikes, text_size, typed
@@ -24,6 +25,7 @@ from gateway.wire.openai_chat_encode import AnswerEncoder as ChatAnswerEncoder
 from gateway.wire.openai_chat_encode import StreamEncoder as ChatStreamEncoder
 from gateway.wire.openai_chat_request import StreamOptions
 from gateway.wire.openai_chat_stream import Choice, Chunk, StreamDecoder
+from gateway.wire.openai_logprobs import legacy_logprobs
 
 DEFAULT_MAX_TOKENS = 16
 """What this API gives when a client names no limit."""
@@ -93,8 +95,9 @@ def decode_request(body: bytes) -> InferenceRequest:
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             presence_penalty=read.presence_penalty,
             frequency_penalty=read.frequency_penalty,
+            top_logprobs=read.logprobs,
         ),
-        logprobs=bool(read.logprobs),
+        logprobs=read.logprobs is not None,
         draft=DraftWish.OFF,
         prompt_bytes=size + text_size(read.suffix or ""),
         conversation=Conversation(turns=tuple(Turn("user", (Text(text),)) for text in texts)),
@@ -177,8 +180,18 @@ class StreamEncoder(ChatStreamEncoder):
 
     kind = "text_completion"
 
-    def _choice(self, delta: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
-        return {"text": delta.get("content") or "", "index": 0, "logprobs": None, "finish_reason": finish_reason}
+    def __init__(
+        self, *, request: InferenceRequest, response_id: str, created: int, model: str, wish: DraftWish
+    ) -> None:
+        super().__init__(request=request, response_id=response_id, created=created, model=model, wish=wish)
+        self._characters = 0
+        """Of the text that went out."""
+
+    def _choice(self, delta: dict[str, Any], finish_reason: str | None, told: Sequence[TokenLogprob]) -> dict[str, Any]:
+        text = delta.get("content") or ""
+        logprobs = legacy_logprobs(told, self._characters)
+        self._characters += len(text)
+        return {"text": text, "index": 0, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
 class AnswerEncoder(ChatAnswerEncoder):
@@ -187,4 +200,5 @@ class AnswerEncoder(ChatAnswerEncoder):
     kind = "text_completion"
 
     def _choice(self, collected: Collected, finish_reason: str) -> dict[str, Any]:
-        return {"text": collected.text(Text), "index": 0, "logprobs": None, "finish_reason": finish_reason}
+        logprobs = legacy_logprobs(collected.logprobs, 0)
+        return {"text": collected.text(Text), "index": 0, "logprobs": logprobs, "finish_reason": finish_reason}

@@ -317,3 +317,38 @@ async def test_labels_hold_data_at_the_edge(gateway, upstream):
     assert response.headers["x-firstdraft-mode"] == "edge_only"
     assert response.parse().choices[0].message.content
     assert upstream.requests == []
+
+
+async def test_log_probabilities_of_the_edges_own_answer(gateway, upstream):
+    """As OpenAI gives them, streamed and whole: each token's bytes make the text, alternatives are in order."""
+    client = client_of(gateway)
+    asked = {"model": "small", "messages": ASK, "max_tokens": 8, "logprobs": True, "top_logprobs": 3}
+    answer = (await client.chat.completions.create(**asked)).choices[0]
+    told = answer.logprobs.content
+    assert b"".join(bytes(token.bytes) for token in told).decode() == answer.message.content
+    for token in told:
+        assert len(token.top_logprobs) == 3
+        assert [other.logprob for other in token.top_logprobs] == sorted(
+            (other.logprob for other in token.top_logprobs), reverse=True
+        )
+        assert token.logprob <= 0
+    stream = await client.chat.completions.create(**asked, stream=True)
+    chunks = [chunk.choices[0] async for chunk in stream]
+    streamed = [token for chunk in chunks if chunk.logprobs for token in chunk.logprobs.content]
+    assert b"".join(bytes(token.bytes) for token in streamed).decode() == "".join(
+        chunk.delta.content or "" for chunk in chunks
+    )
+    with pytest.raises(openai.APIStatusError) as refused:
+        await client.chat.completions.create(**(asked | {"top_logprobs": 21}))
+    assert "top_logprobs" in refused.value.message
+    assert not upstream.requests
+
+
+async def test_log_probabilities_survive_a_fallback_to_the_edge(gateway, upstream):
+    """A backend that fails is replaced by the edge, which tells them too; a draft is not made."""
+    upstream.default = Script(status=503)
+    answer = await client_of(gateway).chat.completions.create(
+        model="large", messages=ASK, max_tokens=4, logprobs=True, extra_body={"draft": "frames"}
+    )
+    assert answer.choices[0].logprobs.content
+    assert not getattr(answer, "draft", None)

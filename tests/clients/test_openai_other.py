@@ -133,3 +133,13 @@ async def test_a_completion_that_is_cut_raises_and_one_that_is_left_ends(cloud, 
     async with asyncio.timeout(3):
         while upstream.open:
             await asyncio.sleep(0.02)
+
+
+async def test_completions_of_the_edge_have_log_probabilities(start_gateway, upstream):
+    """In the legacy shape, with as many alternatives as were asked for."""
+    gateway = await start_gateway(policy_text(upstream.base_url))
+    answer = await client_of(gateway).completions.create(model="small", prompt="One, two,", max_tokens=4, logprobs=2)
+    told = answer.choices[0].logprobs
+    assert "".join(told.tokens) == answer.choices[0].text
+    assert told.text_offset[0] == 0
+    assert all(len(others) == 2 for others in told.top_logprobs)

@@ -74,11 +74,13 @@ async def test_an_answer_is_streamed_token_by_token(client):
 
 
 async def test_log_probabilities_are_those_of_the_tokens(client):
-    """There is one log-probability and one entropy for each completion token, and both are possible."""
+    """There is one log-probability, entropy and margin for each completion token, and all are possible."""
     tokens, done = await answer(client, ask(STORY, 20, sampling=Sampling(temperature=0.9, seed=5)))
     logprobs = [value for token in tokens for value in token.logprobs]
     entropies = [value for token in tokens for value in token.entropies]
-    assert len(logprobs) == len(entropies) == done.completion_tokens
+    margins = [value for token in tokens for value in token.margins]
+    assert len(logprobs) == len(entropies) == len(margins) == done.completion_tokens
+    assert all(0 <= value <= 1 for value in margins)
     assert all(value <= 0 for value in logprobs)
     assert all(0 <= value < 12 for value in entropies)
 
@@ -337,6 +339,21 @@ async def test_a_hung_edge_is_killed_and_started_again(tmp_path, edge_socket):
             await client.until(lambda status: status.state == "restarting")
         await until_warm(client)
         assert supervisor.restarts == 1
+
+
+async def test_an_edge_that_cannot_run_its_fastest_kernels_has_plain_ones(tmp_path, edge_socket):
+    """A process that ends with an illegal instruction is started again without the kernels that may have had it."""
+    path = tmp_path / "edge.sock"
+    supervisor = EdgeSupervisor(
+        model="smollm2-135m-instruct", socket_path=path, state_dir=edge_socket.parent, n_ctx=512
+    )
+    async with supervisor, EdgeClient(path) as client, asyncio.timeout(60):
+        await client.until(lambda status: status.pid is not None)
+        os.kill(supervisor.pid, signal.SIGILL)
+        await client.until(lambda status: status.state == "restarting")
+        await until_warm(client)
+        assert b"--plain" in await asyncio.to_thread(Path(f"/proc/{client.status.pid}/cmdline").read_bytes)
+        await answer(client, ask("hello", 2))
 
 
 async def test_a_model_that_is_none_is_said_so(tmp_path):

@@ -170,4 +170,4 @@ def test_what_the_request_needs_is_there(policy: CompiledPolicy, facts: Facts):
         assert not (facts.tools and not deployment.tools)
         assert not (facts.images and not deployment.images)
         assert not (facts.json_output and not deployment.json_output)
-        assert not (deployment.is_edge and (facts.n > 1 or facts.logprobs))
+        assert not (deployment.is_edge and facts.n > 1)

@@ -61,6 +61,9 @@ class Script:
     def piece(self, token: int) -> bytes:
         return PIECES[token]
 
+    def word(self, token: int) -> bytes:
+        return PIECES[token] or b"<end>"
+
     def grammar(self, text: str) -> "OnlyLetters":
         if text == "broken":
             raise EdgeUnsuitable("no grammar")
@@ -161,7 +164,30 @@ def test_a_character_of_two_tokens_comes_whole():
     bench.run()
     tokens = [output for output in bench.of(bench) if isinstance(output, Token)]
     assert [token.text for token in tokens] == ["a", "", "é"]
-    assert all(len(token.logprobs) == len(token.entropies) == 1 for token in tokens)
+    assert all(len(token.logprobs) == len(token.entropies) == len(token.margins) == 1 for token in tokens)
+    assert not any(token.told for token in tokens)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "text", "told"),
+    [
+        ({}, "abc", [[b"a"], [b"b"], [b"c"]]),
+        ({"stop": ("bx",)}, "abc", [[b"a"], [], [b"b", b"c"]]),
+        ({"stop": ("bc",)}, "a", [[b"a"], [], []]),
+        ({"stop": ("cx",)}, "abc", [[b"a"], [b"b"], [], [b"c"]]),
+    ],
+)
+def test_log_probabilities_are_told_with_the_text_of_their_tokens(sampling, text, told):
+    """Whoever asked gets those of each token that the text is made of, with alternatives; of a stop string none."""
+    bench = Bench([1, 2, 3])
+    bench.submit(bench, sampling=Sampling(top_logprobs=2, **sampling))
+    bench.run()
+    tokens = [output for output in bench.of(bench) if isinstance(output, Token)]
+    assert bench.text(bench) == text
+    assert [[said.piece for said in token.told] for token in tokens] == told
+    for said in [said for token in tokens for said in token.told]:
+        assert said.top[0] == (said.piece, said.logprob)
+        assert len(said.top) == 2
 
 
 def test_an_answer_without_a_token_is_an_answer():

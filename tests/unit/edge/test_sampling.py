@@ -26,7 +26,7 @@ def test_without_temperature_the_likeliest_token_is_taken(temperature):
     assert sampler(temperature=temperature).choose(row(t7=3.0, t8=2.9)).token == 7
 
 
-def test_log_probability_and_entropy_are_the_models_own():
+def test_log_probability_entropy_and_margin_are_the_models_own():
     """They are those of the softmax over the whole row, whatever the sampling."""
     logits = row(t1=2.0, t2=1.0, t3=0.5)
     exact = logits.astype(np.float64)
@@ -35,6 +35,26 @@ def test_log_probability_and_entropy_are_the_models_own():
         choice = sampler(temperature=temperature, seed=1, presence_penalty=0.5).choose(logits)
         assert choice.logprob == pytest.approx(math.log(probabilities[choice.token]), abs=1e-4)
         assert choice.entropy == pytest.approx(-(probabilities * np.log(probabilities)).sum(), abs=1e-4)
+        assert choice.margin == pytest.approx(probabilities[1] - probabilities[2], abs=1e-6)
+        assert choice.top == ()
+
+
+def test_alternatives_are_the_likeliest_with_their_log_probabilities():
+    """As many as were asked for, in order, of the model's own distribution; never more than there are tokens."""
+    logits = row(t1=2.0, t2=1.0, t3=0.5)
+    exact = logits.astype(np.float64)
+    logprobs = exact - math.log(np.exp(exact).sum())
+    choice = sampler(top_logprobs=3, presence_penalty=1.0).choose(logits)
+    assert [token for token, _ in choice.top] == [1, 2, 3]
+    assert [logprob for _, logprob in choice.top] == pytest.approx([logprobs[1], logprobs[2], logprobs[3]], abs=1e-4)
+    assert len(sampler(top_logprobs=10**6).choose(logits).top) == VOCABULARY
+    assert (sampler(top_logprobs=0).tells, sampler().tells) == (True, False)
+
+
+def test_equally_likely_tokens_have_no_margin():
+    """The margin is 0 where two tokens share the first place, and nearly 1 where one has it all."""
+    assert sampler().choose(row(t1=2.0, t2=2.0)).margin == 0.0
+    assert sampler().choose(row(t1=90.0)).margin == pytest.approx(1.0)
 
 
 def test_sampling_follows_the_distribution():

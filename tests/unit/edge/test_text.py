@@ -1,6 +1,7 @@
 import pytest
 
-from gateway.edge.text import TextGate
+from gateway.edge.text import Telling, TextGate
+from gateway.inference.events import TokenLogprob
 
 
 def shown(gate: TextGate, pieces: list[bytes]) -> list[str]:
@@ -67,3 +68,25 @@ def test_repeating_beginnings_do_not_hide_a_stop_string(cut):
     gate = TextGate(("aabaaab",))
     assert gate.feed(data[:cut]) + gate.feed(data[cut:]) + gate.finish() == "aab "
     assert gate.stopped
+
+
+def test_a_token_of_which_a_part_is_shown_is_told_once():
+    """It is told with its first text; that its end was held back, and came or never came, changes nothing."""
+    gate, telling = TextGate((">>",)), Telling()
+    told = []
+    for piece in (b"a>", b"b>", b">c"):
+        text = gate.feed(piece)
+        told.append([said.piece for said in telling.take(TokenLogprob(piece, -1.0), len(piece), text, ended=False)])
+    assert told == [[b"a>"], [b"b>"], []]
+    assert gate.stopped
+
+
+def test_tokens_of_half_a_character_are_told_together():
+    """A character's tokens come with the character."""
+    first, second = TokenLogprob("é".encode()[:1], -1.0), TokenLogprob("é".encode()[1:], -2.0)
+    telling = Telling()
+    assert telling.take(first, 1, "", ended=False) == ()
+    assert telling.take(second, 1, "é", ended=False) == (first, second)
+    assert telling.take(first, 1, "", ended=False) == ()
+    assert telling.rest() == (first,)
+    assert telling.rest() == ()

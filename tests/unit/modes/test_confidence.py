@@ -21,16 +21,19 @@ def pairs(count: int, *, telling: float, seed: int = 1) -> list[Pair]:
 
 
 def test_features_are_those_of_the_numbers():
-    """Quantiles between values in proportion, mean, sum, length, and the share of repeated word triples."""
-    found = dict(zip(FEATURES, features([-4.0, -1.0, -2.0, -3.0, 0.0], "a b c d"), strict=True))
+    """Quantiles between values in proportion, mean, sum, length, margins, and the share of repeated word triples."""
+    logprobs, margins = [-4.0, -1.0, -2.0, -3.0, 0.0], [0.5, 0.1, 0.2, 0.3, 0.9]
+    found = dict(zip(FEATURES, features(logprobs, margins, "a b c d"), strict=True))
     assert (found["q0"], found["q25"], found["q50"], found["q100"]) == (-4.0, -3.0, -2.0, 0.0)
     assert found["q10"] == pytest.approx(-3.6)
     assert (found["mean"], found["sum"]) == (-2.0, -10.0)
     assert found["log_length"] == pytest.approx(np.log(5), abs=1e-4)
+    assert found["margin"] == pytest.approx(0.4)
+    assert found["margin_q10"] == pytest.approx(0.14)
     assert found["repetition"] == 0.0
-    assert features([-1.0], "la la la la la")[-1] == pytest.approx(2 / 3, abs=1e-4)
-    assert len(features([-1.0], "")) == len(FEATURES)
-    assert features([], "text") is None
+    assert features([-1.0], [0.5], "la la la la la")[-1] == pytest.approx(2 / 3, abs=1e-4)
+    assert len(features([-1.0], [0.5], "")) == len(FEATURES)
+    assert features([], [], "text") is None
 
 
 def test_what_tells_is_learnt_and_what_does_not_is_not():
@@ -109,9 +112,15 @@ def test_estimate_belongs_to_one_model_and_follows_its_file(tmp_path):
     assert confidence.estimate("abc-q8_0", PAIR) is None
 
 
-@pytest.mark.parametrize("change", [{"features": ("other",)}, {"scale": (1.0,)}, {"scale": (0.0,) * 10}])
+BEFORE_MARGINS = tuple(name for name in FEATURES if not name.startswith("margin"))
+OLD = {"features": BEFORE_MARGINS, **dict.fromkeys(("centre", "scale", "weights"), (1.0,) * len(BEFORE_MARGINS))}
+
+
+@pytest.mark.parametrize(
+    "change", [OLD, {"features": ("other",)}, {"scale": (1.0,)}, {"scale": (0.0,) * len(FEATURES)}]
+)
 def test_a_calibration_of_another_kind_is_not_used(tmp_path, change):
-    """What was learnt from other features, or cannot be divided by, counts as none."""
+    """What was learnt from other features (an older version's), or cannot be divided by, counts as none."""
     path = tmp_path / "file"
     learnt = calibrate(pairs(200, telling=2.0)).calibration
     path.write_bytes(msgspec.json.encode(msgspec.structs.replace(learnt, **change)))

@@ -131,11 +131,15 @@ async def test_a_draft_has_a_confidence_where_the_model_is_calibrated():
     seen = await run(DRAFT, [0.05, *final("Paris it is.")])
     assert seen.of(DraftCompleted)[0].confidence is None
     asked = []
-    sure = [lambda call: call.record.logprobs.extend([-0.5, -0.25]), *DRAFT]
+    sure = [
+        lambda call: call.record.logprobs.extend([-0.5, -0.25]),
+        lambda call: call.record.margins.extend([0.5, 0.75]),
+        *DRAFT,
+    ]
     seen = await run(sure, [0.05, *final("Paris it is.")], estimate=lambda found: asked.append(found) or 0.75)
     assert seen.of(DraftCompleted)[0].confidence == 0.75
     (draft,) = (attempt for attempt in seen.record.attempts if attempt.role == "draft")
-    assert asked == [draft.features] == [features([-0.5, -0.25], "Paris it is.")]
+    assert asked == [draft.features] == [features([-0.5, -0.25], [0.5, 0.75], "Paris it is.")]
 
 
 async def test_a_fault_in_the_draft_leaves_the_final_alone():

@@ -139,7 +139,6 @@ def test_condition_that_fails_applies_a_constraint_and_passes_over_a_route(tmp_p
         ({"audio": True}, "audio"),
         ({"json_output": True}, "json"),
         ({"n": 2}, "n"),
-        ({"logprobs": True}, "logprobs"),
     ],
 )
 def test_edge_serves_plain_text_only(policy: CompiledPolicy, asks: dict, removed_by: str):
@@ -148,6 +147,13 @@ def test_edge_serves_plain_text_only(policy: CompiledPolicy, asks: dict, removed
     assert ids(decision) == [GPU, US]
     assert [(removal.deployment, removal.by) for removal in decision.removed] == [(EDGE, removed_by)]
     assert (decision.draft, decision.no_draft) == (None, removed_by)
+
+
+def test_edge_gives_log_probabilities_of_its_answers_but_of_no_draft(policy: CompiledPolicy):
+    """It stays a fallback for who asks for them; a draft, whose frames have no place for them, is not made."""
+    decision = decide(policy, facts(draft=DraftWish.FRAMES, logprobs=True))
+    assert ids(decision) == [GPU, US, EDGE]
+    assert (decision.draft, decision.no_draft) == (None, "logprobs")
 
 
 def test_deployment_says_what_it_cannot_do(tmp_path: Path):

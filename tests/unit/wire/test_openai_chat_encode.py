@@ -5,7 +5,14 @@ import json
 import pytest
 
 from gateway.errors import BackendRefused, InternalError
-from gateway.inference.events import DraftState, Finished, Relayed, TextDelta, UsageReported, WholeAnswer
+from gateway.inference.events import (
+    DraftState,
+    Finished,
+    Relayed,
+    TextDelta,
+    UsageReported,
+    WholeAnswer,
+)
 from gateway.inference.request import DraftWish
 from gateway.wire.openai_chat import AnswerEncoder, encode_models
 from tests.unit.wire.streams import (
