@@ -23,7 +23,7 @@ from gateway.policy.compiled import CascadeRule, Mode
 from .scripted import Script, Seen, deployment, plan
 
 EDGE, CLOUD = deployment("edge", edge=True), deployment("cloud")
-SURE = [lambda call: call.record.logprobs.extend([-0.5, -0.25])]
+SURE = [lambda call: (call.record.logprobs.extend([-0.5, -0.25]), call.record.margins.extend([0.5, 0.75]))]
 ANSWER = [
     *SURE,
     TextDelta("Paris"),
