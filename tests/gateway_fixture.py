@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -96,14 +97,16 @@ async def start_gateway(request, valkey_url, store, tmp_path):
     """A function that starts a gateway with a policy text, an edge if it is to have one; it ends with the test."""
     async with AsyncExitStack() as stack:
 
-        async def start(policy: str, *, edge: bool = True, store_url: str = valkey_url, **changes) -> RunningGateway:
+        async def start(
+            policy: str, *, edge: bool = True, edge_at: Path | None = None, store_url: str = valkey_url, **changes
+        ) -> RunningGateway:
             folder = tmp_path / f"policies-{len(list(tmp_path.iterdir()))}"
             folder.mkdir()
             (folder / "policy.yaml").write_text(policy)
             given = {"policies": folder, "state": tmp_path / "state", "port": 0, "edge": edge, "drain_s": 2.0}
             settings = Settings(**(given | changes))
-            edge_socket = str(request.getfixturevalue("edge_socket")) if edge else None
-            machine = Machine(store_url=store_url, edge_socket=edge_socket)
+            shared = None if edge_at or not edge else request.getfixturevalue("edge_socket")
+            machine = Machine(store_url=store_url, edge_socket=str(edge_at or shared) if edge else None)
             history = PolicyHistory(settings.state)
             watched = PolicyStore(
                 folder, {"UPSTREAM_KEY": "sk-upstream"}, poll_s=0.2, load=load_proven, history=history
