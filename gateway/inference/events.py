@@ -140,6 +140,8 @@ class DraftJudged(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     text: str = ""
     """The whole draft as far as it came."""
     similarity: float | None = None
+    changes: tuple[tuple[int, int, str], ...] | None = None
+    """What turns a revised draft into its final: start, end, and the text that stands there instead."""
 
 
 class Idle(msgspec.Struct, frozen=True, tag=True):

@@ -26,6 +26,7 @@ from gateway.inference.events import (
     UsageReported,
 )
 from gateway.inference.usage import Usage, input_tokens_charged
+from gateway.modes.changes import Change, changes
 from gateway.modes.confidence import features
 from gateway.modes.plan import Plan
 from gateway.modes.verdict import judge
@@ -106,7 +107,8 @@ class Draft:
             await self.drop()
             return
         state, similarity = judge(self.text, final)
-        await self._close(state, similarity)
+        revised = changes(self.text, final) if state is DraftState.REVISED else None
+        await self._close(state, similarity, revised)
 
     async def drop(self) -> None:
         """The draft came too late, or not at all."""
@@ -187,11 +189,15 @@ class Draft:
             )
         )
 
-    async def _close(self, state: DraftState, similarity: float | None) -> None:
+    async def _close(
+        self, state: DraftState, similarity: float | None, revised: tuple[Change, ...] | None = None
+    ) -> None:
         self._state = state
         self._plan.record.draft = state.value
         self._plan.record.similarity = similarity
-        verdict = DraftJudged(state=state, model=self.drafter.model, text=self.text, similarity=similarity)
+        verdict = DraftJudged(
+            state=state, model=self.drafter.model, text=self.text, similarity=similarity, changes=revised
+        )
         if self.text or state is not DraftState.DROPPED:
             await self._emit(verdict)
         else:

@@ -19,4 +19,6 @@ def draft_fields(event: DraftText | DraftCompleted | DraftJudged) -> dict[str, A
             return {"text": "", "state": DraftState.COMPLETE, "model": event.model, **more}
         case DraftJudged():
             more = {} if event.similarity is None else {"similarity": round(event.similarity, 6)}
+            if event.changes is not None:
+                more["changes"] = event.changes
             return {"text": "", "state": event.state, "model": event.model, **more}
