@@ -3,6 +3,7 @@
     FirstdraftError
     ├── RequestError                     the client can mend it
     │   ├── InvalidRequest           400 a field is wrong; `param` names it
+    │   │   └── FieldUnsupported     400 a deployment has no word for a field; another may have one
     │   ├── Unauthenticated          401 no key, or a wrong one
     │   ├── PolicyDenied             403 constraints left no deployment
     │   ├── UnknownModel             404 no model of that name for this tenant
@@ -91,6 +92,12 @@ class RequestError(FirstdraftError):
 
 class InvalidRequest(RequestError):
     """A field is missing, of the wrong type or out of range; `param` is its path."""
+
+
+class FieldUnsupported(InvalidRequest):
+    """A deployment's schema has no word for what a field asks for; another may have one, and nothing was sent yet."""
+
+    code = "unsupported_parameter"
 
 
 class Unauthenticated(RequestError):

@@ -152,6 +152,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     tools: bool = True
     images: bool = True
     json_output: bool = True
+    drop: frozenset[str] = frozenset()
+    """Fields of requests that it is never sent; a response header says which of them a request had."""
 
     @property
     def is_edge(self) -> bool:

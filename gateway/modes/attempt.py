@@ -16,7 +16,15 @@ import structlog
 from gateway.backends.call import Call
 from gateway.backends.health import Trial
 from gateway.backends.observed import Begun
-from gateway.errors import BackendBroken, BackendCut, BackendError, BackendTimeout, EdgeError, FirstdraftError
+from gateway.errors import (
+    BackendBroken,
+    BackendCut,
+    BackendError,
+    BackendTimeout,
+    EdgeError,
+    FieldUnsupported,
+    FirstdraftError,
+)
 from gateway.inference.deployment import Deployment
 from gateway.inference.events import (
     Emit,
@@ -42,6 +50,7 @@ from gateway.modes.candidates import Candidate, Candidates
 from gateway.modes.plan import Plan
 from gateway.modes.retries import again_after_s
 from gateway.telemetry.record import AttemptRecord
+from gateway.wire.dropping import without
 
 
 async def answer(plan: Plan, deployments: Sequence[Deployment], emit: Emit) -> None:
@@ -70,6 +79,9 @@ async def try_on(plan: Plan, candidate: Candidate, candidates: Candidates, emit:
         attempt = _Attempt(plan, deployment, trial, emit)
         try:
             await attempt.run()
+        except FieldUnsupported as error:
+            candidates.note(error)
+            return False
         except (BackendError, EdgeError) as error:
             draw = random.random()  # noqa: S311 - how long a wait is, is no secret
             most, is_alone = deployment.backend.retries, candidates.none_left
@@ -117,12 +129,16 @@ class _Attempt:
         self._usage_told = False
         self._first: float | None = None
         self._begun: Begun | None = None
+        self._dropped: tuple[str, ...] = ()
 
     async def run(self) -> None:
         plan, record = self._plan, self._record
         plan.record.attempts.append(record)
+        request = plan.request
+        if self._deployment.drop:
+            request, self._dropped = without(request, self._deployment.drop)
         call = Call(
-            request=plan.request,
+            request=request,
             deployment=self._deployment,
             max_tokens=plan.max_tokens,
             tenant=plan.tenant,
@@ -199,7 +215,7 @@ class _Attempt:
         if self._trial is not None:
             self._trial.answers()
         record = self._plan.record
-        record.deployment = self._deployment.id
+        record.deployment, record.dropped = self._deployment.id, ", ".join(self._dropped)
         if not isinstance(event, Finished | UsageReported | WholeAnswer):
             self._first = self._plan.elapsed_s()
             record.final_ttft_s = self._first

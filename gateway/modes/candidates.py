@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from gateway.backends.health import Trial
-from gateway.errors import BackendError, EdgeUnsuitable, FirstdraftError, NoDeployment
+from gateway.errors import BackendError, EdgeUnsuitable, FieldUnsupported, FirstdraftError, NoDeployment
 from gateway.inference.deployment import Deployment
 from gateway.modes.plan import Plan
 from gateway.telemetry.record import AttemptRecord
@@ -75,8 +75,8 @@ class Candidates:
         return None
 
     def note(self, failure: FirstdraftError) -> None:
-        """One could not answer. That the edge is too small is no news when a backend's own trouble is known."""
-        if not (isinstance(failure, EdgeUnsuitable) and isinstance(self.failure, BackendError)):
+        """One could not answer. What one is unable to do is no news when a backend's own trouble is known."""
+        if not (isinstance(failure, EdgeUnsuitable | FieldUnsupported) and isinstance(self.failure, BackendError)):
             self.failure = failure
 
     async def _is_within_budget(self, deployment: Deployment, trial: Trial | None) -> bool:

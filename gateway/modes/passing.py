@@ -66,7 +66,10 @@ class Passing:
             if self._record.cascade == "stands":
                 wanted.add(decision.draft.id)
         return (
-            bool(self.events) and self._record.finish_reason in _STORABLE_FINISH and self._record.deployment in wanted
+            bool(self.events)
+            and self._record.finish_reason in _STORABLE_FINISH
+            and self._record.deployment in wanted
+            and not self._record.dropped  # what is kept answers all fields of its request
         )
 
     def _keep(self, event: Event, size: int) -> None:

@@ -72,9 +72,13 @@ def compile_policy(document: Document, environment: Environment, mistakes: Mista
 
 
 def _place(deployment: Deployment) -> str:
-    """A backend that moves, or loses a term, is another place: what it answered before is not given again."""
+    """A backend that moves, or loses a term, is another place, as is one that is asked otherwise.
+
+    What it answered before is not given again.
+    """
     backend = deployment.backend
-    return " ".join((deployment.id, backend.base_url, backend.region, *sorted(backend.compliance)))
+    drops = sorted(f"-{name}" for name in deployment.drop)
+    return " ".join((deployment.id, backend.base_url, backend.region, *sorted(backend.compliance), *drops))
 
 
 def _version(document: Document, environment: Environment) -> str:

@@ -158,6 +158,7 @@ class PlacesCompiler:
             tools=spec.tools and not edge,
             images=spec.images and not edge,
             json_output=spec.json_output and (not edge or "json_output" in spec.model_fields_set),
+            drop=frozenset(spec.drop),
         )
         if spec.expect is not None:
             expected = Prediction(first_token_s=spec.expect.first_token, per_token_s=spec.expect.per_token)

@@ -70,6 +70,11 @@ RegionPattern = Annotated[
     BeforeValidator(values.region_pattern),
     WithJsonSchema({"type": "string", "pattern": r"^[A-Za-z0-9._-]*\*?$", "examples": ["eu-west", "eu-*"]}),
 ]
+FieldName = Annotated[
+    str,
+    BeforeValidator(values.droppable),
+    WithJsonSchema({"type": "string", "pattern": "^[a-z][a-z0-9_]{0,63}$", "examples": ["seed", "logit_bias"]}),
+]
 Network = Annotated[
     str, BeforeValidator(values.network), WithJsonSchema({"type": "string", "examples": ["10.0.0.0/8", "::1/128"]})
 ]
@@ -158,6 +163,7 @@ class DeploymentSpec(Spec):
     tools: Flag = True
     images: Flag = True
     json_output: Flag = True
+    drop: list[FieldName] = []
     expect: ExpectSpec | None = None
 
 

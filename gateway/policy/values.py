@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from gateway.classification.dictionary import LONGEST_WORD
 from gateway.policy.mistakes import nearest
 from gateway.policy.yaml_file import Word
+from gateway.wire.dropping import KEPT
 
 NANOUSD_PER_USD = 1_000_000_000
 MOST_USD = 1_000_000_000
@@ -32,6 +33,7 @@ _PERCENTAGE = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?%")
 _WINDOWS = ("minute", "hour", "day", "week", "month")
 _HEADER = re.compile(r"[a-z0-9-]{1,64}")
 _SECRET_HEADERS = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
+_FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -236,6 +238,16 @@ def header_name(value: object) -> str:
         raise ValueError(f"`{found[:80]}` is no name of a header; use letters, digits and -")
     if found in _SECRET_HEADERS:
         raise ValueError(f"`{found}` holds a key, and conditions see no keys")
+    return found
+
+
+def droppable(value: object) -> str:
+    """A field of requests that can be left out and leave the same question."""
+    found = text(value)
+    if not _FIELD.fullmatch(found):
+        raise ValueError(f"`{found[:80]}` is no field of a request: a name at the top of its body, as in `seed`")
+    if found in KEPT:
+        raise ValueError(f"`{found}` cannot be dropped: without it, it would be another request")
     return found
 
 

@@ -119,6 +119,8 @@ def _headers(http: web.Request, exchange: Exchange) -> dict[str, str]:
     headers = dict.fromkeys(id_headers, exchange.record.request_id) | exchange.headers
     if exchange.record.deployment:
         headers["x-firstdraft-deployment"] = exchange.record.deployment
+    if exchange.record.dropped:
+        headers["x-firstdraft-dropped"] = exchange.record.dropped
     return headers
 
 

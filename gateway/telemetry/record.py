@@ -68,6 +68,8 @@ class RequestRecord:
     deployment: str = ""
     """The deployment that gave the final."""
     attempts: list[AttemptRecord] = field(default_factory=list)
+    dropped: str = ""
+    """Fields of the request that this deployment was not sent, as policy says."""
     cache: str = ""
     """`hit`, `stale`, `coalesced`, `miss`, `bypass`, or empty where the request never came so far; `refresh`: nobody
     waited for this answer."""

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from gateway.errors import InvalidRequest
+from gateway.errors import FieldUnsupported, InvalidRequest
 from gateway.inference.conversation import (
     Conversation,
     File,
@@ -55,13 +55,13 @@ def write_request(
     """The Messages body that asks `deployment` the same.
 
     Raises:
-        InvalidRequest: Messages cannot say it; `param` is the client's field.
+        FieldUnsupported: Messages cannot say it; `param` is the client's field.
     """
     del ask_usage
     request = with_conversation(request)
     conversation = request.conversation
     if conversation is None:
-        raise InvalidRequest(f"{deployment.id} does not serve requests of this kind.", param="model")
+        raise FieldUnsupported(f"{deployment.id} does not serve requests of this kind.", param="model")
     refuse_native_only(request, deployment)
     limit = max_tokens if max_tokens is not None else request.max_tokens
     body: dict[str, Any] = {
@@ -118,9 +118,9 @@ def _asked(conversation: Conversation, deployment: Deployment) -> dict[str, Any]
     return asked
 
 
-def _refused(field: str, deployment: Deployment) -> InvalidRequest:
+def _refused(field: str, deployment: Deployment) -> FieldUnsupported:
     message = f"{deployment.id} cannot do what '{field}' asks for; leave it out, or name a model that can."
-    return InvalidRequest(message, param=field)
+    return FieldUnsupported(message, param=field)
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

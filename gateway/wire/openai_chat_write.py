@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.errors import InvalidRequest
+from gateway.errors import FieldUnsupported, InvalidRequest
 from gateway.inference.conversation import (
     Conversation,
     File,
@@ -41,11 +41,11 @@ def write_request(
     """The chat body that asks `deployment` the same; on a stream with its usage, unless not `ask_usage`.
 
     Raises:
-        InvalidRequest: chat cannot say it; `param` is the client's field.
+        FieldUnsupported: chat cannot say it; `param` is the client's field.
     """
     conversation = request.conversation
     if conversation is None:
-        raise InvalidRequest(f"{deployment.id} does not serve requests of this kind.", param="model")
+        raise FieldUnsupported(f"{deployment.id} does not serve requests of this kind.", param="model")
     refuse_native_only(request, deployment)
     body: dict[str, Any] = {
         "model": deployment.model,
@@ -63,11 +63,11 @@ def write_request(
 
 
 def refuse_native_only(request: InferenceRequest, deployment: Deployment, *, can: str = "") -> None:
-    """Raises InvalidRequest when the request needs a backend of its own schema; `can`: a field that does not."""
+    """Raises FieldUnsupported when the request needs a backend of its own schema; `can`: a field that does not."""
     field = next((name for name in request.native_only if name != can), None)
     if field is not None:
         message = f"{deployment.id} cannot do what '{field}' asks for; leave it out, or name a model that can."
-        raise InvalidRequest(message, param=field)
+        raise FieldUnsupported(message, param=field)
 
 
 def _sampling(sampling: Sampling) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _result(result: ToolResult, deployment: Deployment) -> dict[str, Any]:
     texts = [part.text for part in result.parts if isinstance(part, Text)]
     if len(texts) != len(result.parts):
         message = f"{deployment.id} takes only text as the result of a tool, and this one has an image or a file."
-        raise InvalidRequest(message, param="messages")
+        raise FieldUnsupported(message, param="messages")
     if result.is_error:
         texts = [FAILED + (texts[0] if texts else ""), *texts[1:]]
     content = texts[0] if len(texts) == 1 else [{"type": "text", "text": text} for text in texts]
@@ -171,7 +171,7 @@ def _content(part: Part, deployment: Deployment) -> dict[str, Any]:
         case File():
             if part.url:
                 message = f"{deployment.id} cannot fetch a document by its URL; send its data."
-                raise InvalidRequest(message, param="messages")
+                raise FieldUnsupported(message, param="messages")
             data = f"data:{part.media_type};base64,{part.data}"
             return {"type": "file", "file": {"filename": part.name or "document", "file_data": data}}
         case ToolCall() | ToolResult() | Reasoning():

@@ -9,6 +9,7 @@ import pytest
 
 from tests.gateway_fixture import KEY, policy_text
 from tests.upstream.script import Script
+from tests.upstream.scripted import ScriptedUpstream
 
 ASK = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
 THOUGHT = {"type": "thinking", "thinking": "France, so", "signature": "c2ln"}
@@ -138,6 +139,44 @@ async def test_what_messages_cannot_do_is_refused_by_name(gateway, upstream):
     with pytest.raises(openai.BadRequestError):
         await openai_of(gateway).embeddings.create(model="large", input="x")
     assert upstream.requests == []
+
+
+async def test_a_field_that_the_first_deployment_has_no_word_for_goes_to_the_next(start_gateway, upstream):
+    """What one deployment cannot say is no error while another can: it is asked instead, with the field."""
+    async with ScriptedUpstream() as second:
+        upstream.default, second.default = Script(text="Not this."), Script(text="Paris.")
+        gateway = await start_gateway(policy(upstream, second_url=second.base_url), edge=False)
+        answer = await openai_of(gateway).chat.completions.create(model="large", messages=ASK, seed=3)
+        assert answer.choices[0].message.content == "Paris."
+        assert second.requests[-1].json["seed"] == 3
+        assert upstream.requests == []
+
+
+async def test_a_field_is_dropped_where_policy_says_so_and_the_answer_says_it(start_gateway, upstream):
+    """`drop` on a deployment leaves a field out; the response names what was left out, plain and streamed."""
+    upstream.default = Script(text="Paris it is.", finish_reason="end_turn")
+    text = policy(upstream, route="mode: cloud_only\n    models: [large]\n    cache: {ttl: 1h, temperature: any}")
+    dropping = text.replace(
+        "max_output_tokens: 1000", "max_output_tokens: 1000, drop: [seed, logit_bias, verbosity]", 1
+    )
+    gateway = await start_gateway(dropping, edge=False)
+    client = openai_of(gateway)
+    for _ in range(2):  # such an answer is not kept for the next one
+        raw = await client.chat.completions.with_raw_response.create(
+            model="large", messages=ASK, seed=3, logit_bias={"1": 5}, temperature=0
+        )
+        assert raw.headers["x-firstdraft-dropped"] == "logit_bias, seed"
+        assert raw.parse().choices[0].message.content == "Paris it is."
+    assert "seed" not in upstream.requests[-1].json
+    raw = await client.responses.with_raw_response.create(model="large", input="?", text={"verbosity": "low"})
+    assert raw.headers["x-firstdraft-dropped"] == "verbosity"
+    raw = await client.chat.completions.with_raw_response.create(model="large", messages=ASK, seed=3, stream=True)
+    assert raw.headers["x-firstdraft-dropped"] == "seed"
+    raw = await client.chat.completions.with_raw_response.create(model="large", messages=ASK)
+    assert "x-firstdraft-dropped" not in raw.headers
+    with pytest.raises(openai.BadRequestError) as failure:
+        await client.chat.completions.create(model="large", messages=ASK, n=2)
+    assert failure.value.param == "n"
 
 
 async def test_errors_in_each_clients_shape(gateway, upstream):
