@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 import msgspec
@@ -26,7 +27,7 @@ class Beside(msgspec.Struct, frozen=True):
     nanousd: int
 
 
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
+class Claim(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The worst case of one request."""
 
     id: str
@@ -51,12 +52,12 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     fail: Literal["closed", "open"] = "closed"
     """What happens without the store: refused, or granted within the local allowance."""
 
-    @property
+    @cached_property
     def fixed_tokens(self) -> int:
         """What is reserved however short the answer is limited."""
         return self.input_tokens + (0 if self.beside is None else self.beside.tokens)
 
-    @property
+    @cached_property
     def fixed_nanousd(self) -> int:
         """The input, each token at the dearest price that it may have, rounded up; and what is used beside."""
         cost = -(-self.input_tokens * self.price.input_worst_nanousd // TOKENS_PER_PRICE)
@@ -69,6 +70,12 @@ class Left(msgspec.Struct, frozen=True):
     limit: Limit
     left: int
     resets_in_s: float
+
+    @property
+    def is_worth_a_warning(self) -> bool:
+        """So much is used that the tenant wants to be warned."""
+        warn_at, amount = self.limit.warn_at, self.limit.amount
+        return warn_at is not None and amount - self.left >= warn_at * amount
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +91,7 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
 class Hold:
     """What a claim was granted. Whoever has it says what was used; leaving its context books that."""
 
-    __slots__ = ("_charge", "_rates", "claim", "id", "is_limited", "left", "output_tokens", "reserved")
+    __slots__ = ("_charge", "_rates", "claim", "id", "is_limited", "left", "output_tokens", "reserved", "warned")
 
     def __init__(
         self,
@@ -107,6 +114,8 @@ class Hold:
         """After this hold, in the order of the tenant's limits that apply."""
         self.is_limited = is_limited or bool(left)
         """A limit counts its tokens, be it from the store or from the local allowance."""
+        self.warned = tuple([entry for entry in left if entry.is_worth_a_warning])
+        """The limits of which so much is used that the tenant wants to be warned."""
         self._rates = rates
         self._charge: Charge | None = None
 
@@ -117,16 +126,6 @@ class Hold:
         if warned := self.warned:
             headers["x-firstdraft-budget-warning"] = "; ".join(describe_used(entry) for entry in warned)
         return headers
-
-    @property
-    def warned(self) -> tuple[Left, ...]:
-        """The limits of which so much is used that the tenant wants to be warned."""
-        return tuple(
-            entry
-            for entry in self.left
-            if entry.limit.warn_at is not None
-            and entry.limit.amount - entry.left >= entry.limit.warn_at * entry.limit.amount
-        )
 
     def charge(self, usage: Usage, cost_nanousd: int) -> None:
         """Say what was used; the last word counts. It is booked as it is, also when it is more than was held."""

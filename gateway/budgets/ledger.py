@@ -9,8 +9,8 @@ The life of a hold, as a gateway sees it (as the store sees it: `lua/shared.lua`
          ├── not heard (store gone, task cancelled): given up by its id, should it have been taken all the same
          └── store gone and `fail: open`: granted by `allowance`, and reported with book.lua when the store is back
 
-A gateway that dies settles nothing: its leases end, and each of its holds is booked at what it reserved, by the next
-hold of that tenant or by any gateway's reaper. A settlement that comes after that changes nothing: too much is booked
+A gateway that dies settles nothing: its leases end, and each of its holds is booked at what it reserved by any
+gateway's reaper; until then it counts just so. A settlement that comes after that changes nothing: too much is booked
 then, never too little. A store that may have lost something is told what this gateway was told before (`recall`).
 """
 
@@ -36,7 +36,6 @@ from gateway.budgets.refusal import budget_spent, larger_than_rate, rate_limited
 from gateway.budgets.scripts import Scripts
 from gateway.budgets.settlements import GivingUp, Reporting, Settling
 from gateway.budgets.settler import Settler
-from gateway.budgets.shares import Shares
 from gateway.budgets.terms import (
     EPOCH,
     FIRST_LIMIT,
@@ -85,7 +84,6 @@ class Ledger:
         self._scripts = Scripts()
         self._clock = Clock()
         self._terms = TermsOf()
-        self._shares = Shares()
         self._warnings = Warnings()
         self._allowance = Allowance()
         self._memory = Memory()
@@ -147,9 +145,7 @@ class Ledger:
             answer = await self._store.script(self._scripts.left, terms.keys, (RUN, words))
             self._clock.note(answer[1])
             if answer[0] != WINDOWS:
-                left = read_left(answer, 3, limits, answer[1] / 1000)
-                self._shares.note(tenant, left)
-                return left
+                return read_left(answer, 3, limits, answer[1] / 1000)
         raise StoreUnavailable(f"The store's clock does not stand still: the budgets of {tenant!r} have no window.")
 
     def share_left(self, tenant: str, feature: str = "") -> float:
@@ -157,7 +153,7 @@ class Ledger:
 
         1.0 where nothing is known.
         """
-        return self._shares.smallest(tenant, feature)
+        return self._memory.of(tenant).share_left(feature, self._clock.now_s())
 
     @property
     def open_holds(self) -> int:
@@ -183,7 +179,6 @@ class Ledger:
             if isinstance(trouble, StoreUnavailable):
                 return self._without_store(claim, terms, hold_id, trouble)
             raise
-        self._shares.note(claim.tenant, reply.left)
         if reply.what != HELD:
             raise _refusal(claim, reply)
         hold = Hold(

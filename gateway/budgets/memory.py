@@ -7,7 +7,7 @@ For each counter the newest value, and where in the tenant's row of changes (`se
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -20,7 +20,7 @@ _MOST_COUNTERS = 1_024
 _pack = msgspec.msgpack.Encoder().encode
 
 
-class Told(NamedTuple):
+class Told(msgspec.Struct, frozen=True):
     """A counter's newest value. `end_s`: its window's, Unix time."""
 
     epoch: str
@@ -74,6 +74,15 @@ class TenantMemory:
         """What was told last of each limit; 0 where nothing was, or of a window that is over."""
         told = (self.counters.get(field) for field in terms.fields)
         return tuple(0 if last is None or last.till_s <= now_s else last.spent for last in told)
+
+    def share_left(self, feature: str, now_s: float) -> float:
+        """The smallest share, 0..1, that is left of the limits that apply to a feature; 1.0 where none is known."""
+        smallest = 1.0
+        for told in self.counters.values():
+            limit = told.limit
+            if limit.feature in {None, feature} and now_s < told.end_s:
+                smallest = min(smallest, (limit.amount - told.spent) / limit.amount)
+        return max(0.0, smallest)
 
     def to_tell(self, now_s: float) -> list[tuple[str, Told]]:
         """The counters whose windows are not over."""

@@ -74,6 +74,7 @@ class Settling:
                 int(self.may_have_run),
                 entry.epoch,
                 entry.seq,
+                entry.terms.packed_fields,
             )
         )
         args = (RUN, words, entry.record) if self._with_record else (RUN, words)
@@ -98,7 +99,7 @@ class GivingUp:
         self.tenant = terms.tenant
         self.may_have_run = False
         self.refusals = 0
-        self._call = ScriptCall(scripts.settle, terms.keys, (RUN, _pack(("", hold_id, 0, 0, 0, 0, 0, 0, "", 0))))
+        self._call = ScriptCall(scripts.settle, terms.keys, (RUN, _pack(("", hold_id, 0, 0, 0, 0, 0, 0, "", 0, ()))))
 
     def call(self) -> ScriptCall:
         return self._call

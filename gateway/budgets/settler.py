@@ -18,6 +18,8 @@ from gateway.store.client import Store
 from gateway.store.line import Answer
 
 _AT_ONCE = 64
+_GATHER_S = 0.002
+"""So long a settlement waits for others, to travel with them."""
 _MOST_WAITING = 100_000
 _PAUSE_FIRST_S = 0.05
 _PAUSE_LAST_S = 1.0
@@ -67,6 +69,8 @@ class Settler:
         pause_s = _PAUSE_FIRST_S
         while True:
             await self._work.wait()
+            if len(self._queue) < _AT_ONCE:
+                await asyncio.sleep(_GATHER_S)
             batch = [self._queue.popleft() for _ in range(min(_AT_ONCE, len(self._queue)))]
             smooth = False
             try:

@@ -46,13 +46,14 @@ class Clock:
 class Terms:
     """What of a claim stays the same from request to request: the limits that apply, and how they are written."""
 
-    __slots__ = ("_from_s", "_packed", "_to_s", "feature", "fields", "keys", "limits", "tenant")
+    __slots__ = ("_from_s", "_packed", "_to_s", "feature", "fields", "keys", "limits", "packed_fields", "tenant")
 
     def __init__(self, tenant: str, limits: tuple[Limit, ...], feature: str) -> None:
         self.tenant = tenant
         self.limits = limits
         self.keys = tenant_keys(tenant)
         self.fields = tuple(field_of(limit) for limit in limits)
+        self.packed_fields = msgspec.Raw(_pack(self.fields))
         self.feature = readable(feature)[:_LONGEST_LOGGED]
         """As the usage log keeps it: it may come from a client, and be long."""
         self._packed = msgspec.Raw(b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 import msgspec
@@ -46,7 +47,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     total_s: float = 600.0
 
 
-class Price(msgspec.Struct, frozen=True, kw_only=True):
+class Price(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Nano-dollars (10⁻⁹ USD) for a million tokens. Free deployments have 0 everywhere, because policy said `free`.
 
     A kind of token without a price of its own (None) costs what its side costs: input or output.
@@ -84,12 +85,12 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
         millionths = _cost(input_tokens, self.input_nanousd, given) + _cost(output_tokens, self.output_nanousd, made)
         return -(-millionths // TOKENS_PER_PRICE)
 
-    @property
+    @cached_property
     def input_worst_nanousd(self) -> int:
         """The most that a million input tokens can cost, whatever they are."""
         return max(self.input_nanousd, self.cached_input_nanousd, self.audio_input_nanousd or 0)
 
-    @property
+    @cached_property
     def output_worst_nanousd(self) -> int:
         """The most that a million output tokens can cost, whatever they are."""
         return max(

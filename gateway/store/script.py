@@ -30,7 +30,7 @@ class Script:
         self.name = name
         self.text = _FLAGS + text
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
-        self._heads: dict[tuple[object, int], bytes] = {}
+        self._heads: dict[tuple[object, int, bytes], bytes] = {}
 
     @classmethod
     def read(cls, package: str, name: str, *files: str) -> Script:
@@ -42,27 +42,27 @@ class Script:
         """The call as it is sent: by its hash, or with its whole text."""
         if by_text:
             return self.words(keys, args, run)
-        head = self._heads.get((keys, len(args))) if type(keys) is tuple else None
+        first = run if args and args[0] is RUN else b""
+        head = self._heads.get((keys, len(args), first)) if type(keys) is tuple else None
         if head is None:
-            head = self._head(keys, len(args))
-        return head + b"".join(
-            [b"$%d\r\n%b\r\n" % (len(word), word) for word in (_encoded(argument, run) for argument in args)]
-        )
+            head = self._head(keys, len(args), first)
+        words = [_encoded(argument, run) for argument in (args[1:] if first else args)]
+        return head + b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
 
     def words(self, keys: Sequence[str], args: Sequence[Argument], run: bytes) -> bytes:
         """The call with the script's whole text: any server runs it."""
         words = (*(_encoded(key, run) for key in keys), *(_encoded(argument, run) for argument in args))
         return pack("EVAL", self.text, len(keys), *words)
 
-    def _head(self, keys: Sequence[str], arguments: int) -> bytes:
-        """All before the arguments; the same for each call with these keys."""
+    def _head(self, keys: Sequence[str], arguments: int, first: bytes) -> bytes:
+        """All before the arguments, and the process where it is the first; the same for each call with these keys."""
         encoded = tuple(_encoded(key, b"") for key in keys)
-        packed = pack("EVALSHA", self.sha, len(keys), *encoded)
+        packed = pack("EVALSHA", self.sha, len(keys), *encoded, *((first,) if first else ()))
         head = b"*%d\r\n" % (3 + len(keys) + arguments) + packed.split(b"\r\n", 1)[1]
         if type(keys) is tuple:
             if len(self._heads) >= _MOST_HEADS:
                 self._heads.clear()
-            self._heads[keys, arguments] = head
+            self._heads[keys, arguments, first] = head
         return head
 
 

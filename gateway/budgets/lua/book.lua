@@ -3,6 +3,7 @@
 -- given: epoch, id, tokens, nanousd, input tokens, output tokens, estimated (0 or 1), feature, the limits.
 -- Returns {what, epoch, now (ms), seq, then for each limit: start, spent, end}: 1 booked; 0 it had been before; 2 another epoch; 6 the windows are none of now.
 local id, tokens, nanousd = given[2], given[3], given[4]
+read_ledger({})
 if is_other_epoch() then
   return {2, epoch, now_ms, seq}
 end

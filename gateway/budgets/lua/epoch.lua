@@ -1,4 +1,5 @@
 -- Which epoch it is; begins one if another process runs this. given: epoch. Returns {epoch, now (ms), seq}.
+read_ledger({})
 if epoch ~= '' or given[1] ~= '' then
   is_other_epoch()
 end

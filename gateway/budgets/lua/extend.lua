@@ -4,6 +4,7 @@
 -- Returns {what, detail, seq, now (ms), epoch, record, then for each limit: start, spent, end}
 --   what: 0 extended; 1 spent (detail: index of the limit); 4 it is not open; 5 another epoch; 6 the windows are none of now.
 local id, tokens, nanousd, terms = given[2], given[3], given[4], given[5]
+read_ledger({})
 if is_other_epoch() then
   return {5, 0, seq, now_ms, epoch, ''}
 end

@@ -20,6 +20,11 @@ local input_cost, price, price_millionths, feature = given[7], given[8], given[9
 local rate_requests, rate_tokens, rate_us = given[11], given[12], given[13] * 1000000
 local terms = given[16]
 
+local fields = {'rate:requests', 'rate:tokens'}
+for i, limit in ipairs(terms) do
+  fields[i + 2] = limit[1]
+end
+local values = read_ledger(fields)
 local other_epoch = is_other_epoch(given[15])
 local function refused(what, detail)
   return {what, detail, 0, epoch, '', now_ms, seq, -1, 0, -1, 0}
@@ -33,7 +38,6 @@ end
 if is_closed(id) then
   return refused(CLOSED, 0)
 end
-expire_leases()
 
 -- Exact below 2^53, for the millionths of a nano-dollar are summed apart; rounded up.
 local function output_cost(tokens)
@@ -58,11 +62,6 @@ local function affordable(tokens, money)
   return guess
 end
 
-local fields = {'rate:requests', 'rate:tokens'}
-for i, limit in ipairs(terms) do
-  fields[i + 2] = limit[1]
-end
-local values = redis.call('HMGET', KEYS[1], unpack(fields))
 local requests_level = rate_requests > 0 and level_now(values[1], rate_requests / rate_us) or 0
 local tokens_level = rate_tokens > 0 and level_now(values[2], rate_tokens / rate_us) or 0
 

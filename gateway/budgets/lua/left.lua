@@ -1,5 +1,6 @@
 -- What is spent, changing nothing. given: epoch, the limits.
 -- Returns {what, now (ms), epoch, then for each limit: start, spent, end}; what: 1, or 6 the windows are none of now.
+read_ledger({})
 local reply = {1, now_ms, epoch}
 for _, limit in ipairs(given[2]) do
   local counter = counter_of(limit, redis.call('HGET', KEYS[1], limit[1]))

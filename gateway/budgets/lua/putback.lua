@@ -2,6 +2,7 @@
 --
 -- given: epoch, lease ms, then for each hold: {id, epoch and seq in which it was taken}; ARGV[3…]: their records.
 -- Returns {what, then for each hold 1 (it is open) or 0 (it ended before)}; what: 1, or 2 another epoch.
+read_ledger({})
 if is_other_epoch() then
   return {2}
 end

@@ -1,5 +1,6 @@
 -- Make the counters anew from the usage log, what is carried of its older part, and the open holds; one step, so that
 -- gateways may go on. given: epoch, 1 to write (else only say). Returns {field, start, spent before, spent now, …}.
+read_ledger({})
 local sums = {}
 local function count(field, start, till, amount)
   if till > now_s then

@@ -3,6 +3,7 @@
 -- given: epoch, then for each counter: {field, epoch, seq, start, spent, till}.
 -- Returns {epoch, now (ms), seq, then for each counter: start, spent}.
 local reply
+read_ledger({})
 if not is_other_epoch() then
   return {epoch, now_ms, seq}
 end

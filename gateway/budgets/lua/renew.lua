@@ -2,6 +2,7 @@
 --
 -- given: epoch, lease ms, then the ids. Returns {what, then for each hold 1 (its lease runs on) or 0 (it expired, or was
 -- settled)}; what: 1, or 2 another epoch.
+read_ledger({})
 if is_other_epoch() then
   return {2}
 end

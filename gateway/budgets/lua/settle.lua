@@ -1,7 +1,7 @@
 -- Book what a hold really cost, in the windows in which it was taken. Only the first settlement of an id does anything.
 --
 -- given: epoch, id, tokens, nanousd, input tokens, output tokens, estimated (0 or 1), 1 if it may have been booked
---        before, epoch and seq of the hold (both empty: `hold` was not heard, give the id up).
+--        before, epoch and seq of the hold (both empty: `hold` was not heard, give the id up), the fields of its limits.
 -- ARGV[3]: the hold's record; may be left out at first.
 -- Returns {what, epoch, now (ms), seq, then for each limit of the record: start, spent}
 --   what: 1 booked; 0 there was nothing to do (settled before, or expired); 2 another epoch; 3 send the record.
@@ -10,6 +10,7 @@ local id, tokens, nanousd = given[2], given[3], given[4]
 local charge = {given[3], given[4], given[5], given[6], given[7]}
 local maybe, taken_in, taken_seq = given[8] == 1, given[9], given[10]
 
+local values = read_ledger(given[11])
 if is_other_epoch() then
   return {2, epoch, now_ms, seq}
 end
@@ -18,14 +19,24 @@ if packed then
   local record = cmsgpack.unpack(packed)
   redis.call('HDEL', KEYS[2], id)
   redis.call('ZREM', KEYS[3], id)
-  changed()
-  local reply, at = {1, epoch, now_ms, seq}, {}
-  for _, limit in ipairs(record.limits) do
+  seq = seq + 1
+  local reply, at, writes = {1, epoch, now_ms, seq}, {}, {'seq', seq}
+  for index, limit in ipairs(record.limits) do
+    local field, start, till = limit[1], limit[3], limit[4]
     local booked = in_unit(limit[2], tokens, nanousd)
     local difference = booked - in_unit(limit[2], record.tokens, record.nanousd)
-    reply[#reply + 1], reply[#reply + 2] = add(limit[1], limit[3], limit[4], difference)
-    at[#at + 1] = {limit[1], limit[3], limit[4], record.recalled and difference or booked}
+    local value = values[index]
+    if field ~= given[11][index] then -- another gateway's version took it
+      value = redis.call('HGET', KEYS[1], field)
+    end
+    local begun, spent, text = changed_by(value, field, start, till, difference)
+    if text then
+      writes[#writes + 1], writes[#writes + 2] = field, text
+    end
+    reply[#reply + 1], reply[#reply + 2] = begun, spent
+    at[#at + 1] = {field, start, till, record.recalled and difference or booked}
   end
+  redis.call('HSET', KEYS[1], unpack(writes))
   if record.drain_us > 0 and tokens < record.tokens then
     -- Given back is only what cannot have drained since: so the level is never lower than if the charge had been known.
     local back = record.tokens - tokens - (now_us - record.taken_us) * record.drain_us

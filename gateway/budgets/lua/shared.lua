@@ -123,9 +123,9 @@ local function is_rolling(field)
   return string.find(field, ':rolling-', 1, true)
 end
 
--- Changes what was spent in one part of a counter; what is over is nobody's limit any more. Returns start and sum.
-local function add(field, start, till, amount)
-  local value = redis.call('HGET', KEYS[1], field)
+-- A counter's value after a change of what was spent in one part of it; what is over is nobody's limit any more.
+-- Returns start and sum, and the value where it is another one.
+local function changed_by(value, field, start, till, amount)
   if is_rolling(field) then
     local buckets, found, at = value and cmsgpack.unpack(value) or {}, false, 1
     for i = 1, #buckets, 2 do
@@ -140,8 +140,7 @@ local function add(field, start, till, amount)
       table.insert(buckets, at, start)
       table.insert(buckets, at + 1, math.max(0, amount))
     end
-    redis.call('HSET', KEYS[1], field, cmsgpack.pack(buckets))
-    return buckets[#buckets - 1] or start, sum_of(buckets)
+    return buckets[#buckets - 1] or start, sum_of(buckets), cmsgpack.pack(buckets)
   end
   local begun, spent = start, 0
   if value then
@@ -152,7 +151,16 @@ local function add(field, start, till, amount)
   end
   if begun == start then
     spent = math.max(0, spent + amount)
-    redis.call('HSET', KEYS[1], field, whole(start) .. ' ' .. whole(spent))
+    return begun, spent, whole(start) .. ' ' .. whole(spent)
+  end
+  return begun, spent
+end
+
+-- The same, read and written.
+local function add(field, start, till, amount)
+  local begun, spent, text = changed_by(redis.call('HGET', KEYS[1], field), field, start, till, amount)
+  if text then
+    redis.call('HSET', KEYS[1], field, text)
   end
   return begun, spent
 end
@@ -180,8 +188,9 @@ end
 
 -- `at`: what was booked where, {{field, start, till, amount}, …}: what counters are rebuilt from.
 local function note_usage(id, how, feature, taken_us, charge, at)
-  redis.call('XADD', KEYS[4], '*', 'id', id, 'how', how, 'feature', feature, 'taken_us', whole(taken_us),
-    'tokens', whole(charge[1]), 'nanousd', whole(charge[2]), 'input', whole(charge[3]), 'output', whole(charge[4]),
+  -- Numbers are handed over with 17 digits: all that a double has.
+  redis.call('XADD', KEYS[4], '*', 'id', id, 'how', how, 'feature', feature, 'taken_us', taken_us,
+    'tokens', charge[1], 'nanousd', charge[2], 'input', charge[3], 'output', charge[4],
     'estimated', charge[5], 'at', cmsgpack.pack(at))
 end
 
@@ -217,9 +226,19 @@ local function expire_leases()
 end
 
 -- The epoch. Another process than before, or none before, begins a new one; its counters are what it still has.
-local head = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'seq', 'opens')
-local epoch, seq, opens_ms = head[2] or '', tonumber(head[3] or 0), tonumber(head[4] or 0)
+local last_run, epoch, seq, opens_ms
 local EPOCHS_KEPT = 32
+
+-- Reads the epoch, and with it counters and rates, for each call costs: a script's first step. Returns the values of `fields`.
+local function read_ledger(fields)
+  local values = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'seq', 'opens', unpack(fields))
+  last_run, epoch, seq, opens_ms = values[1], values[2] or '', tonumber(values[3] or 0), tonumber(values[4] or 0)
+  local found = {}
+  for i = 1, #fields do
+    found[i] = values[i + 4]
+  end
+  return found
+end
 
 local function ended_epochs()
   local packed = redis.call('HGET', KEYS[1], 'ended')
@@ -268,7 +287,7 @@ end
 
 -- True when the gateway has to tell what it knows before it goes on.
 local function is_other_epoch(server)
-  if head[1] ~= run then
+  if last_run ~= run then
     begin_epoch(server)
   end
   return given[1] ~= '' and given[1] ~= epoch
