@@ -360,7 +360,7 @@ class Pipeline:
                 exchange.headers.update(hold.headers)
                 exchange.record.budget_warnings = len(hold.warned)
             try:
-                yield self._plan(exchange, decision, deployments, mode, hold)
+                yield exchange.admitted(self._plan(exchange, decision, deployments, mode, hold))
             finally:
                 charge(exchange.record, hold)
 
@@ -481,7 +481,7 @@ class Pipeline:
             deadline=asyncio.get_running_loop().time() + total_s,
             draft_within_s=decision.draft_within_s,
             isolated=not tenant.share_prefixes,
-            background=exchange.record.cache == "refresh",
+            background=exchange.background or exchange.record.cache == "refresh",
             headers=exchange.headers,
         )
 

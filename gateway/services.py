@@ -31,6 +31,7 @@ from gateway.conversations.kept import Conversations
 from gateway.edge.client import EdgeClient
 from gateway.edge.supervisor import EdgeSupervisor
 from gateway.errors import EdgeError, EdgeUnavailable, SettingsError, StoreUnavailable
+from gateway.jobs.jobs import Jobs
 from gateway.modes.confidence import Confidence
 from gateway.pipeline import Pipeline
 from gateway.policy.store import PolicyStore
@@ -154,6 +155,7 @@ class Services:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while the gateway drains and no request is in flight."""
     edge_was_warm: bool = False
+    jobs: Jobs = field(init=False)
     loopback: bool = field(init=False)
     """Only this machine can connect; worked out once."""
 
@@ -163,6 +165,7 @@ class Services:
     def drain(self) -> None:
         """Take no new requests; `idle` is set when the last one is over."""
         self.draining = True
+        self.jobs.drain()
         if not self.tasks:
             self.idle.set()
 
@@ -200,6 +203,11 @@ class Services:
         self.metrics.begin()
         self.metrics.observe(record)
         self.log.write(record)
+
+    def finish_job(self, record: RequestRecord) -> None:
+        """An answer is there that its request did not wait for: its tenant can look up what it cost."""
+        self.metrics.begin()
+        self.finish(record)
 
     async def snapshot(self) -> Snapshot:
         """What is true now, for a scrape."""
@@ -306,6 +314,7 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
             started_at=int(time.time()),
         )
         stack.callback(services.log.close)
+        services.jobs = await stack.enter_async_context(_jobs(services))
         for work, name in (
             (_retire_backends(services), "retire backends"),
             (_note_warm_edge(services), "note the warm edge"),
@@ -315,6 +324,21 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
         ):
             stack.push_async_callback(_end, asyncio.create_task(work, name=name))
         yield services
+
+
+def _jobs(services: Services) -> Jobs:
+    settings = services.settings
+    return Jobs(
+        services.store,
+        pipeline=services.pipeline,
+        policy=lambda: services.policy.current,
+        conversations=services.conversations,
+        sealer=_sealer(settings),
+        lease_s=settings.lease_s,
+        finish=services.finish_job,
+        on_begin=services.begin,
+        on_end=services.end,
+    )
 
 
 async def _end(task: asyncio.Task[None]) -> None:

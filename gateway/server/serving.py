@@ -11,6 +11,7 @@ from aiohttp import web
 
 from gateway.cache import control
 from gateway.errors import InvalidRequest
+from gateway.exchange import feature_of
 from gateway.inference.events import Event
 from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.pipeline import Exchange
@@ -34,9 +35,6 @@ from gateway.server.streaming import STREAM_HEADERS, StreamReply
 from gateway.server.surface import Surface
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-_OWN_METADATA = frozenset({"labels", "feature"})
-"""Members of `metadata` that the gateway reads; one that only looks like them could send data where it must not go."""
-_FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 async def serve(http: web.Request, surface: Surface) -> web.StreamResponse:
@@ -135,7 +133,7 @@ def exchange_of(http: web.Request, request: InferenceRequest) -> Exchange:
     """Put what the body and the headers say into one exchange, and note it in the record."""
     record = http[RECORD]
     record.surface, record.model, record.stream = request.surface, request.model, request.stream
-    record.feature = _feature(http, request)
+    record.feature = feature_of(http.headers.get("x-firstdraft-feature", ""), request)
     traceparent = http.headers.get("traceparent", "")
     exchange = Exchange(
         request=request,
@@ -163,15 +161,3 @@ def _with_draft_header(request: InferenceRequest, header: str | None) -> Inferen
         message = f"x-firstdraft-draft is one of {', '.join(DraftWish)}."
         raise InvalidRequest(message, param="x-firstdraft-draft") from None
     return request if request.draft is not None else msgspec.structs.replace(request, draft=wish)
-
-
-def _feature(http: web.Request, request: InferenceRequest) -> str:
-    for name in request.metadata:
-        if name not in _OWN_METADATA and name.strip().lower() in _OWN_METADATA:
-            message = f"metadata has {name[:40]!r}: write it as {name.strip().lower()!r}, or it would not count."
-            raise InvalidRequest(message, param="metadata")
-    feature = http.headers.get("x-firstdraft-feature") or request.metadata.get("feature", "")
-    if feature and not _FEATURE.fullmatch(feature):
-        message = "A feature's name has letters, digits, '_', '-' and '.', 64 characters at most."
-        raise InvalidRequest(message, param="x-firstdraft-feature")
-    return feature

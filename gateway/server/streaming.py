@@ -14,7 +14,7 @@ from aiohttp import web
 
 from gateway.errors import ClientGone, FirstdraftError
 from gateway.inference.events import Event, Idle
-from gateway.server.surface import StreamWriter
+from gateway.wire.writers import StreamWriter
 
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",

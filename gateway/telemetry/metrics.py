@@ -92,6 +92,9 @@ class Metrics:
         self._requests = self._counter("requests", "Requests that are over.", ("route", "mode", "status"))
         self._errors = self._counter("errors", "Requests that ended with an error, by its code.", ("code",))
         self._holds = self._counter("budget_holds", "Reservations: settled, downgraded, refused.", ("route", "outcome"))
+        self._jobs = self._counter(
+            "jobs", "Answers made for nobody who waited, by kind and outcome.", ("job", "outcome")
+        )
         self._warnings = self._counter(
             "budget_warnings", "Requests under a budget that is used up to its `warn_at`.", ("tenant",)
         )
@@ -155,6 +158,8 @@ class Metrics:
         self._requests.of(route, record.mode, f"{record.status // 100}xx").inc()
         if record.error:
             self._errors.of(record.error).inc()
+        if record.job:
+            self._jobs.of(record.job, record.error or "ok").inc()
         if record.hold:
             self._holds.of(route, record.hold).inc()
         if record.budget_warnings:

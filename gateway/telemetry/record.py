@@ -50,6 +50,8 @@ class RequestRecord:
     method: str = ""
     path: str = ""
     surface: str = ""
+    job: str = ""
+    """`async`, `background` or `batch` where it was answered after, or without, a request of its own."""
     tenant: str = ""
     key: str = ""
     feature: str = ""
@@ -119,6 +121,11 @@ class RequestRecord:
         for name in _ANSWER:
             setattr(self, name, getattr(other, name))
 
+    def take_decision(self, other: RequestRecord) -> None:
+        """Take over what was decided for it."""
+        for name in _DECISION:
+            setattr(self, name, getattr(other, name))
+
     def fields(self) -> dict[str, Any]:
         """The log line's fields: all that is set, nothing that is empty."""
         line: dict[str, Any] = {}
@@ -140,6 +147,9 @@ _ANSWER: tuple[str, ...] = (
     *_NAMES[_NAMES.index("tpot_s") :],
     "mode",
 )
+
+
+_DECISION = _NAMES[_NAMES.index("feature") : _NAMES.index("deployment")]
 
 
 def _attempt_fields(attempt: AttemptRecord) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from gateway.inference.events import Finished
 from gateway.inference.request import InferenceRequest
 from gateway.inference.usage import Usage
 from gateway.wire.collected import Block
+from gateway.wire.openai_responses_request import is_background
 
 _ECHOED: dict[str, object] = {
     "instructions": None,
@@ -40,6 +42,7 @@ class ResponseObject:
         """It can be asked for again, and gone on from."""
         self._created = created
         self._model = model
+        self._background = is_background(request)
         self._echo = {
             name: default if (given := request.fields.get(name)) is None or bytes(given) == b"null" else given
             for name, default in _ECHOED.items()
@@ -48,6 +51,11 @@ class ResponseObject:
     def item_id(self, kind: str, index: int) -> str:
         """The id of the output's item at `index`; `kind` is `msg`, `fc` or `rs`."""
         return f"{kind}_{self.response_id.removeprefix('resp_')}{index}"
+
+    def waiting(self, status: str, error: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Without an output: `queued`, `cancelled`, or `failed` with the error that ended it."""
+        told = None if error is None else {name: error.get(name) for name in ("code", "message")}
+        return self._object(status, [], None, None) | {"error": told}
 
     def begun(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """While the output grows: what is there of it so far."""
@@ -67,7 +75,7 @@ class ResponseObject:
             "object": "response",
             "created_at": self._created,
             "status": status,
-            "background": False,
+            "background": self._background,
             "error": None,
             "incomplete_details": incomplete,
             "model": self._model,

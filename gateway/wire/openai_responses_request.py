@@ -1,7 +1,7 @@
 """A Responses request: from a client's body to the canonical request, with its conversation in full.
 
 Earlier turns are not in the body: it names the response that they led to, and `continued` puts them in front. What no
-backend schema has a word for (hosted tools, background, stored prompts) is collected in `native_only`. Left out because
+backend schema has a word for (hosted tools, stored prompts) is collected in `native_only`. Left out because
 they do not change an answer: `include` of things that are not there, service tier, limits of hosted tools.
 """
 
@@ -75,7 +75,8 @@ def decode_request(body: bytes) -> InferenceRequest:
     fields = RAW_FIELDS.decode(body)
     fields.pop("draft", None)
     native_only = [key for key, given in value.items() if key not in _KNOWN and given is not None]
-    native_only += [key for key in ("background",) if value.get(key) is True]
+    if read.background and read.store is False:
+        raise InvalidRequest("A response in the background has to be stored: leave 'store' out", param="store")
     if read.truncation == "auto":
         native_only.append("truncation")
     conversation = _conversation(read, native_only)
@@ -113,6 +114,12 @@ def is_kept(request: InferenceRequest) -> bool:
     """The response is to be kept, so that later ones can go on from it; so it is unless the client says no."""
     given = request.fields.get("store")
     return given is None or bytes(given) != b"false"
+
+
+def is_background(request: InferenceRequest) -> bool:
+    """The client does not wait for the response, but asks for it later."""
+    given = request.fields.get("background")
+    return given is not None and bytes(given) == b"true"
 
 
 def turns_of(request: InferenceRequest) -> tuple[Turn, ...]:

@@ -188,11 +188,10 @@ async def test_an_answer_that_was_too_long_is_incomplete(cloud, upstream):
 
 
 async def test_what_cannot_be_done_is_refused_by_name(cloud, upstream):
-    """Hosted tools, background work and stored prompts are a 400 that names the field; nothing is sent."""
+    """Hosted tools and stored prompts are a 400 that names the field; nothing is sent."""
     client = client_of(cloud).responses
     refused = {
         "tools[0]": {"tools": [{"type": "web_search"}]},
-        "background": {"background": True},
         "prompt": {"prompt": {"id": "pmpt_1"}},
         "input[0].type": {"input": [{"type": "item_reference", "id": "msg_1"}]},
     }

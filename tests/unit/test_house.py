@@ -27,6 +27,7 @@ TASK_OWNERS = {
     "gateway/cache/prompts.py": "the writer of answers; the cache's context lets it finish, then ends it",
     "gateway/edge/client.py": "the connection to the edge process; the client's context ends it",
     "gateway/edge/supervisor.py": "the watch over the edge process; the supervisor's context ends it",
+    "gateway/jobs/later.py": "answers that are fetched later, and the keepers of their leases; the context ends them",
     "gateway/modes/draft_refine.py": "the draft beside the final; the mode awaits or cancels it before it returns",
     "gateway/policy/store.py": "the watch over the folder; the store's context ends it",
     "gateway/server/app.py": "comments in silent streams; the application's clean-up ends it",

@@ -1,26 +1,35 @@
-"""`POST /v1/responses`, plain and streamed, and what was kept: `GET` and `DELETE /v1/responses/{id}`."""
+"""`POST /v1/responses`, plain, streamed and in the background, and what was kept: below `/v1/responses/{id}`."""
 
 from __future__ import annotations
 
 import msgspec
 from aiohttp import web
 
-from gateway.conversations.kept import KeptResponse
-from gateway.errors import InvalidRequest, NotFound
+from gateway.conversations.going_on import keep, with_turns_before
+from gateway.errors import FirstdraftError, InvalidRequest, NotFound
+from gateway.inference.request import InferenceRequest
+from gateway.jobs.asked import Asked
+from gateway.jobs.endpoints import RESPONSES as URL
+from gateway.jobs.later import Job
+from gateway.jobs.later_records import Kept
 from gateway.pipeline import Exchange
+from gateway.server.following import follow, replay, wanted_from
 from gateway.server.keys import IDENTITY, SERVICES
+from gateway.server.later import begin
 from gateway.server.serving import answer, decoded, exchange_of
-from gateway.server.surface import AnswerWriter, StreamWriter, Surface
+from gateway.server.surface import Surface
 from gateway.wire.openai_responses import (
     AnswerEncoder,
+    ResponseObject,
     StreamEncoder,
-    continued,
     decode_request,
     encode_deleted,
-    is_kept,
-    previous_of,
-    turns_of,
+    is_background,
 )
+from gateway.wire.writers import AnswerWriter, StreamWriter
+
+_WAIT_S = 10.0
+"""Between two looks at a response that another gateway makes, should nobody tell that it is there."""
 
 
 async def create(http: web.Request) -> web.StreamResponse:
@@ -30,45 +39,123 @@ async def create(http: web.Request) -> web.StreamResponse:
         InvalidRequest: that response is not there.
     """
     request = await decoded(http, RESPONSES)
-    previous = previous_of(request)
-    if previous is not None:
-        kept = await http.app[SERVICES].conversations.get(http[IDENTITY].tenant.name, previous)
-        if kept is None:
-            message = f"There is no response {previous[:100]!r} to go on from: it was not stored, or has expired."
-            raise InvalidRequest(message, param="previous_response_id", code="previous_response_not_found")
-        request = continued(request, kept.turns)
+    if is_background(request):
+        return await _in_background(http, request)
+    request = await with_turns_before(http.app[SERVICES].conversations, http[IDENTITY].tenant.name, request)
     return await answer(http, RESPONSES, exchange_of(http, request))
 
 
-async def get(http: web.Request) -> web.Response:
-    """A response that was kept, as its client got it."""
-    kept = await http.app[SERVICES].conversations.get(http[IDENTITY].tenant.name, http.match_info["id"])
-    if kept is None:
+async def _in_background(http: web.Request, request: InferenceRequest) -> web.StreamResponse:
+    job = await begin(http, request, url=URL, prefix=RESPONSES.id_prefix, job="background", draft=request.draft)
+    if request.stream:
+        return await follow(http, job, 0)
+    body = msgspec.json.encode(_head(job.asked, request).waiting("queued"))
+    return web.Response(body=body, content_type="application/json", headers=job.headers)
+
+
+async def get(http: web.Request) -> web.StreamResponse:
+    """A response that was kept, as its client got it, or one that is made in the background, as far as it is.
+
+    Raises:
+        NotFound: this tenant has no such response, or no longer.
+    """
+    tenant, response_id = http[IDENTITY].tenant.name, http.match_info["id"]
+    services = http.app[SERVICES]
+    kept = await services.jobs.later.get(tenant, response_id)
+    if http.query.get("stream", "").lower() in {"true", "1"}:
+        return await _stream_again(http, kept)
+    if kept is not None and kept.asked.url == URL:
+        job = services.jobs.later.here(tenant, response_id)
+        return web.Response(body=_body_of(kept, job), content_type="application/json")
+    found = await services.conversations.get(tenant, response_id)
+    if found is None:
         raise _not_there(http)
-    return web.Response(body=bytes(kept.response), content_type="application/json")
+    return web.Response(body=bytes(found.response), content_type="application/json")
+
+
+async def _stream_again(http: web.Request, kept: Kept | None) -> web.StreamResponse:
+    """The events of a response from one on: as they come where it is made here, else when it is whole."""
+    tenant, response_id = http[IDENTITY].tenant.name, http.match_info["id"]
+    later = http.app[SERVICES].jobs.later
+    if kept is None or kept.asked.url != URL:
+        if await http.app[SERVICES].conversations.get(tenant, response_id) is None:
+            raise _not_there(http)
+        raise _not_streamed()
+    if not decode_request(kept.asked.body).stream:
+        raise _not_streamed()
+    first = wanted_from(http)
+    while kept is not None and kept.state == "running":
+        if first and kept.tries > 1:
+            message = "This response was begun anew, because its gateway was lost: read it without 'starting_after'."
+            raise InvalidRequest(message, param="starting_after", code="response_begun_anew")
+        job = later.here(tenant, response_id)
+        if job is not None:
+            return await follow(http, job, first)
+        kept = await later.get(tenant, response_id, wait_s=_WAIT_S)
+    if kept is None or kept.answer is None:
+        raise _not_there(http)
+    return await replay(http, kept, first)
+
+
+async def cancel(http: web.Request) -> web.Response:
+    """End a response that is made in the background; one that is over stays as it is.
+
+    Raises:
+        NotFound: this tenant has no such response, or no longer.
+        InvalidRequest: it was not made in the background.
+    """
+    tenant, response_id = http[IDENTITY].tenant.name, http.match_info["id"]
+    services = http.app[SERVICES]
+    await services.jobs.later.cancel(tenant, response_id)
+    kept = await services.jobs.later.get(tenant, response_id)
+    if kept is None or kept.asked.url != URL:
+        if await services.conversations.get(tenant, response_id) is None:
+            raise _not_there(http)
+        raise InvalidRequest("Only a response that is made in the background can be cancelled.")
+    return web.Response(body=_body_of(kept, None), content_type="application/json")
 
 
 async def delete(http: web.Request) -> web.Response:
-    """Forget a response that was kept."""
-    response_id = http.match_info["id"]
-    if not await http.app[SERVICES].conversations.delete(http[IDENTITY].tenant.name, response_id):
+    """Forget a response that was kept; one that is still being made is ended."""
+    tenant, response_id = http[IDENTITY].tenant.name, http.match_info["id"]
+    services = http.app[SERVICES]
+    was_later = await services.jobs.later.delete(tenant, response_id)
+    if not await services.conversations.delete(tenant, response_id) and not was_later:
         raise _not_there(http)
     return web.Response(body=encode_deleted(response_id), content_type="application/json")
 
 
-def _not_there(http: web.Request) -> NotFound:
+def _body_of(kept: Kept, job: Job | None) -> bytes:
+    """The response object for the state that it is in."""
+    found = kept.answer
+    if kept.state == "done" and found is not None and not found.failed:
+        return found.body
+    head = _head(kept.asked, decode_request(kept.asked.body))
+    if kept.state == "done" and found is not None:
+        return msgspec.json.encode(head.waiting("failed", msgspec.json.decode(found.body).get("error") or {}))
+    if kept.state == "cancelled":
+        return msgspec.json.encode(head.waiting("cancelled"))
+    return msgspec.json.encode(head.waiting("queued" if job is None and kept.tries == 1 else "in_progress"))
+
+
+def _head(asked: Asked, request: InferenceRequest) -> ResponseObject:
+    head = ResponseObject(request=request, response_id=asked.id, created=asked.created, model=request.model)
+    head.kept = True
+    return head
+
+
+def _not_streamed() -> InvalidRequest:
+    return InvalidRequest("Only a response that was made in the background with 'stream' can be streamed again.")
+
+
+def _not_there(http: web.Request) -> FirstdraftError:
     response_id = http.match_info["id"][:100]
     return NotFound(f"There is no response {response_id!r}: it was not stored, was deleted, or has expired.")
 
 
 async def _keep(http: web.Request, exchange: Exchange, writer: StreamWriter | AnswerWriter) -> None:
     """Keep the response before its client is told that it is kept."""
-    if not isinstance(writer, StreamEncoder | AnswerEncoder) or not is_kept(exchange.request):
-        return
-    turns = (*turns_of(exchange.request), writer.turn)
-    kept = KeptResponse(msgspec.Raw(msgspec.json.encode(writer.response())), turns)
-    tenant, head = exchange.identity.tenant.name, writer.head
-    head.kept = await http.app[SERVICES].conversations.put(tenant, head.response_id, kept)
+    await keep(http.app[SERVICES].conversations, exchange.identity.tenant.name, exchange.request, writer)
 
 
 RESPONSES = Surface(

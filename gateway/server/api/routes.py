@@ -29,7 +29,26 @@ SURFACES: tuple[Surface, ...] = (
     responses.RESPONSES,
 )
 
-_CHAT = Operation(tag="OpenAI", body=openai.ChatRequest, answer=openai.ChatCompletion, streams=True, asks_model=True)
+_CHAT = Operation(
+    tag="OpenAI",
+    body=openai.ChatRequest,
+    answer=openai.ChatCompletion,
+    statuses=(200, 202),
+    streams=True,
+    asks_model=True,
+)
+_FINAL = Operation(
+    tag="OpenAI",
+    answer=openai.ChatCompletion,
+    statuses=(200, 202),
+    asks_model=True,
+    query={"wait": "For how many seconds the connection is held until the final is there, 60 at most."},
+)
+_AGAIN = {
+    "stream": "`true`: the events of a response that was made in the background with `stream`.",
+    "starting_after": "The events after the one with this `sequence_number`.",
+}
+_DELETED = Operation(tag="OpenAI", answer=openai.Deleted)
 _COMPLETION = Operation(
     tag="OpenAI", body=openai.CompletionRequest, answer=openai.Completion, streams=True, asks_model=True
 )
@@ -44,6 +63,8 @@ _STATE = Operation(tag="Operation", answer=health.State, is_open=True)
 
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/completions", chat.create, _CHAT),
+    Route("GET", "/v1/chat/completions/{id}", chat.get, _FINAL),
+    Route("DELETE", "/v1/chat/completions/{id}", chat.delete, _DELETED),
     Route("POST", "/v1/completions", completions.create, _COMPLETION),
     Route("POST", "/v1/embeddings", embeddings.create, _EMBEDDING),
     Route("POST", "/v1/messages", messages.create, _MESSAGE),
@@ -54,8 +75,9 @@ ROUTES: tuple[Route, ...] = (
         Operation(tag="Anthropic", body=anthropic.CountRequest, answer=anthropic.TokenCount),
     ),
     Route("POST", "/v1/responses", responses.create, _RESPONSE),
-    Route("GET", "/v1/responses/{id}", responses.get, Operation(tag="OpenAI", answer=openai.Response)),
-    Route("DELETE", "/v1/responses/{id}", responses.delete, Operation(tag="OpenAI", answer=openai.Deleted)),
+    Route("GET", "/v1/responses/{id}", responses.get, Operation(tag="OpenAI", answer=openai.Response, query=_AGAIN)),
+    Route("POST", "/v1/responses/{id}/cancel", responses.cancel, Operation(tag="OpenAI", answer=openai.Response)),
+    Route("DELETE", "/v1/responses/{id}", responses.delete, _DELETED),
     Route("POST", "/v1/vector_stores/{id}/search", vector_stores.search, _SEARCH),
     Route("GET", "/v1/models", models.list_all, Operation(tag="OpenAI", answer=openai.ModelList)),
     Route("GET", "/v1/models/{model:.+}", models.get, Operation(tag="OpenAI", answer=openai.Model)),
