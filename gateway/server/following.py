@@ -20,6 +20,18 @@ from gateway.wire.openai_responses import StreamEncoder, decode_request
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
+def wants_stream(http: web.Request) -> bool:
+    """The client wants the response's events: `?stream=true`.
+
+    Raises:
+        InvalidRequest: it is neither true nor false.
+    """
+    given = http.query.get("stream", "false").lower()
+    if given not in {"true", "false"}:
+        raise InvalidRequest("'stream' is true or false.", param="stream")
+    return given == "true"
+
+
 def wanted_from(http: web.Request) -> int:
     """The number of the first event that the client wants: the one after `?starting_after=`.
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from gateway.server.error_shape import error_shape
-from gateway.server.operation import Route
+from gateway.server.operation import Parameter, Route
 
 _REF = "#/components/schemas/{name}"
 _VARIABLE = re.compile(r"\{(\w+)(?::[^}]*)?\}")
@@ -142,9 +142,13 @@ def _variables(route: Route) -> list[dict[str, Any]]:
 
 
 def _query(route: Route) -> list[dict[str, Any]]:
+    given = {
+        name: found if isinstance(found, Parameter) else Parameter(found, {"type": "string"})
+        for name, found in route.operation.query.items()
+    }
     return [
-        {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
-        for name, text in route.operation.query.items()
+        {"name": name, "in": "query", "description": found.text, "schema": found.schema}
+        for name, found in given.items()
     ]
 
 

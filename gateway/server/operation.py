@@ -28,10 +28,17 @@ class Operation:
     """Answers as server-sent events, too, where the body says `"stream": true`."""
     asks_model: bool = False
     """A model answers: the policy, a budget or a backend may refuse."""
-    query: Mapping[str, str] = field(default_factory=dict)
-    """Optional parameters of the query, each with what it means."""
+    query: Mapping[str, str | Parameter] = field(default_factory=dict)
+    """Optional parameters of the query, each with what it means; any text is one, unless it says otherwise."""
     is_open: bool = False
     """Needs no key."""
+
+
+class Parameter(NamedTuple):
+    """A parameter that is no free text: what it means, and its JSON schema."""
+
+    text: str
+    schema: Mapping[str, Any]
 
 
 class Route(NamedTuple):

@@ -13,7 +13,7 @@ from gateway.jobs.endpoints import RESPONSES as URL
 from gateway.jobs.later import Job
 from gateway.jobs.later_records import Kept
 from gateway.pipeline import Exchange
-from gateway.server.following import follow, replay, wanted_from
+from gateway.server.following import follow, replay, wanted_from, wants_stream
 from gateway.server.keys import IDENTITY, SERVICES
 from gateway.server.later import begin
 from gateway.server.serving import answer, decoded, exchange_of
@@ -61,9 +61,10 @@ async def get(http: web.Request) -> web.StreamResponse:
     """
     tenant, response_id = http[IDENTITY].tenant.name, http.match_info["id"]
     services = http.app[SERVICES]
+    first = wanted_from(http)
     kept = await services.jobs.later.get(tenant, response_id)
-    if http.query.get("stream", "").lower() in {"true", "1"}:
-        return await _stream_again(http, kept)
+    if wants_stream(http):
+        return await _stream_again(http, kept, first)
     if kept is not None and kept.asked.url == URL:
         job = services.jobs.later.here(tenant, response_id)
         return web.Response(body=_body_of(kept, job), content_type="application/json")
@@ -73,7 +74,7 @@ async def get(http: web.Request) -> web.StreamResponse:
     return web.Response(body=bytes(found.response), content_type="application/json")
 
 
-async def _stream_again(http: web.Request, kept: Kept | None) -> web.StreamResponse:
+async def _stream_again(http: web.Request, kept: Kept | None, first: int) -> web.StreamResponse:
     """The events of a response from one on: as they come where it is made here, else when it is whole."""
     tenant, response_id = http[IDENTITY].tenant.name, http.match_info["id"]
     later = http.app[SERVICES].jobs.later
@@ -83,7 +84,6 @@ async def _stream_again(http: web.Request, kept: Kept | None) -> web.StreamRespo
         raise _not_streamed()
     if not decode_request(kept.asked.body).stream:
         raise _not_streamed()
-    first = wanted_from(http)
     while kept is not None and kept.state == "running":
         if first and kept.tries > 1:
             message = "This response was begun anew, because its gateway was lost: read it without 'starting_after'."

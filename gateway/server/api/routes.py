@@ -16,7 +16,7 @@ from gateway.server.api import (
     usage,
     vector_stores,
 )
-from gateway.server.operation import Operation, Route
+from gateway.server.operation import Operation, Parameter, Route
 from gateway.server.surface import Surface
 from gateway.wire import anthropic_schema as anthropic
 from gateway.wire import openai_schema as openai
@@ -42,11 +42,19 @@ _FINAL = Operation(
     answer=openai.ChatCompletion,
     statuses=(200, 202),
     asks_model=True,
-    query={"wait": "For how many seconds the connection is held until the final is there, 60 at most."},
+    query={
+        "wait": Parameter(
+            "For how many seconds the connection is held until the final is there, 60 at most.",
+            {"type": "integer", "minimum": 0, "maximum": 999_999},
+        )
+    },
 )
 _AGAIN = {
-    "stream": "`true`: the events of a response that was made in the background with `stream`.",
-    "starting_after": "The events after the one with this `sequence_number`.",
+    "stream": Parameter("The events of a response that was made in the background with `stream`.", {"type": "boolean"}),
+    "starting_after": Parameter(
+        "With `stream`: the events after the one with this number.",
+        {"type": "integer", "minimum": 0, "maximum": 999_999_999},
+    ),
 }
 _DELETED = Operation(tag="OpenAI", answer=openai.Deleted)
 _COMPLETION = Operation(
