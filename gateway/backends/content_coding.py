@@ -8,6 +8,8 @@ from typing import Protocol
 
 _PIECE_BYTES = 256 * 1024
 _ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
+_MEMBER = b"\x1f"
+"""What a gzip member begins with."""
 
 
 class ContentDecoder(Protocol):
@@ -29,15 +31,22 @@ class Identity:
 
 
 class Inflater:
-    """gzip and deflate. A piece has at most 256 KiB, so that a bomb is noticed by whoever counts them."""
+    """gzip and deflate. A piece has at most 256 KiB, so that a bomb is noticed by whoever counts them.
+
+    A gzip body is a series of members (RFC 1952): some servers pack each event of a stream into one of its own.
+    """
 
     def __init__(self) -> None:
         self._inflate = zlib.decompressobj(_ZLIB_OR_GZIP)
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        while data and not self._inflate.eof:
+        while data:
+            if self._inflate.eof:
+                if not data.startswith(_MEMBER):
+                    return  # padding after the end
+                self._inflate = zlib.decompressobj(_ZLIB_OR_GZIP)
             piece = self._inflate.decompress(data, _PIECE_BYTES)
-            data = self._inflate.unconsumed_tail
+            data = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
             if piece:
                 yield piece
 

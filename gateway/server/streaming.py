@@ -12,7 +12,7 @@ from collections.abc import Callable
 import structlog
 from aiohttp import web
 
-from gateway.errors import ClientGone, FirstdraftError
+from gateway.errors import ClientGone, FirstdraftError, ShuttingDown
 from gateway.inference.events import Event, Idle
 from gateway.wire.writers import StreamWriter
 
@@ -63,12 +63,16 @@ class StreamReply:
         return response
 
     async def fail(self, error: FirstdraftError, request_id: str) -> web.StreamResponse:
-        """Tell an error inside the stream, without `[DONE]`, and close the connection."""
+        """Tell an error inside the stream, without `[DONE]`, and end it.
+
+        The connection stays: a client that takes it for its next request must not find it closed.
+        """
         response = self._response
         if response is None:
             message = "a stream that has not begun answers with a status"
             raise RuntimeError(message)
-        response.force_close()
+        if isinstance(error, ShuttingDown):
+            response.force_close()
         try:
             async with asyncio.timeout(_ERROR_WRITE_S):
                 await response.write(self.writer.error(error, request_id))

@@ -29,7 +29,7 @@ class Fault:
     harmless: bool = False
     calls: int = 2
     """The most requests that the backend may get for one of the gateway's."""
-    limits: str = "first_token: 10s, idle: 10s, total: 20s"
+    limits: str = "connect: 5s, first_token: 10s, idle: 10s, total: 20s"
 
 
 def _both(fate: Fate, **more: object) -> Fault:
@@ -60,7 +60,7 @@ _JSON_HEAD, _SSE_HEAD = _OK + b"application/json\r\n", _OK + b"text/event-stream
 _CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
 _ERROR = {"message": "the model fell over", "type": "server_error", "code": 503}
 _HTML = Script(body=b"<html><body>Please log in</body></html>", content_type="text/html")
-_QUICK = "first_token: 600ms, idle: 600ms, total: 1200ms"
+_QUICK = "connect: 1s, first_token: 600ms, idle: 600ms, total: 1200ms"
 
 
 def _sized(piece: bytes) -> bytes:
@@ -143,7 +143,7 @@ FAULTS: dict[str, Fault] = {
     "one byte a second": Fault(
         plain=(_JSON_HEAD + b"content-length: 500\r\n\r\n", *_bytewise(_answer()[:9])),
         streamed=(_SSE_HEAD + _CHUNKED + _sized(_HI), *_bytewise(_sized(b"data: " + _chunk({"content": "no"})))),
-        limits="first_token: 2s, idle: 1500ms, total: 2s",
+        limits="connect: 1s, first_token: 2s, idle: 1500ms, total: 2s",
     ),
     "comments and nothing else": Fault(
         plain=(_JSON_HEAD + _CHUNKED, *[_sized(b" "), 0.05] * 200),
@@ -151,10 +151,8 @@ FAULTS: dict[str, Fault] = {
         limits=_QUICK,
     ),
     # --- too much
-    "a stream without end": Fault(
-        plain=(_JSON_HEAD + _CHUNKED, *[_sized(b" " * 1_000), 0.02] * 500),
-        streamed=Script(text=TEXT, chunks=10_000_000),
-        limits=_QUICK,
+    "far more than was asked for": Fault(
+        plain=Script(text=TEXT * 1_000), streamed=Script(text=TEXT, chunks=10_000_000), limits="total: 30s"
     ),
     "an event of 5 MB": _both(Script(text="x" * 5_000_000)),
     # --- errors in answers

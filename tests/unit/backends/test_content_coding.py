@@ -28,3 +28,11 @@ def test_unknown_coding():
     assert content_decoder("br") is None
     assert list(content_decoder("").pieces(b"x")) == [b"x"]
     assert list(content_decoder(" Identity ").pieces(b"x")) == [b"x"]
+
+
+@pytest.mark.parametrize("cut", range(1, 40))
+def test_all_members_of_a_gzip_body_are_read(cut):
+    """A body of several members is whole after the last one, wherever it is split; padding after it is none of it."""
+    body = gzip.compress(b"first ") + gzip.compress(b"second") + bytes(8)
+    decoder = content_decoder("gzip")
+    assert b"".join([*decoder.pieces(body[:cut]), *decoder.pieces(body[cut:])]) == b"first second"
