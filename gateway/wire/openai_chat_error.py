@@ -70,6 +70,8 @@ def refused_by_status(
         refused = _refused(_error_object(value), None, status, deployment)
     else:
         refused = _refused({"message": "its body is no error object"}, None, status, deployment)
+        # The API did not say that, but something in front of it: another deployment may have no such thing.
+        refused.retryable = True
     if isinstance(refused, BackendRefused):
         refused.retry_after_s = retry_after_s
         refused.passed_headers = dict(passed_headers or {})

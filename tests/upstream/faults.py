@@ -86,6 +86,7 @@ FAULTS: dict[str, Fault] = {
     "401": _status(401, calls=1),
     "403": _status(403, calls=1),
     "404": _status(404, calls=1),
+    "404 with a proxy's HTML": _both(Script(status=404, body=b"<html>Not Found</html>", content_type="text/html")),
     "408": _status(408),
     "409": _status(409),
     "413": _status(413, calls=1),

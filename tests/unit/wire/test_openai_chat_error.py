@@ -54,3 +54,11 @@ def test_long_message_is_cut():
     """A backend cannot fill the log with its message."""
     body = json.dumps({"error": {"message": "x" * 50_000}}).encode()
     assert len(refused_by_status(body, status=400, deployment="d").message) < 600
+
+
+@pytest.mark.parametrize(
+    ("body", "retryable"), [(b"<html>", True), (b"", True), (b'{"error":{"message":"no"}}', False)]
+)
+def test_only_the_api_itself_can_say_that_a_request_is_wrong(body, retryable):
+    """A 404 or 413 of something in front of the backend lets another deployment answer; the API's own does not."""
+    assert refused_by_status(body, status=404, deployment="d").retryable is retryable
