@@ -11,7 +11,6 @@ import asyncio
 import random
 import secrets
 import time
-import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -30,6 +29,7 @@ from gateway.classification import labels
 from gateway.edge.client import EdgeClient
 from gateway.errors import BudgetSpent, RetrievalFailed
 from gateway.exchange import Exchange, Repeatable
+from gateway.inference.beginning import beginning_of
 from gateway.inference.deployment import Deployment
 from gateway.inference.events import (
     Delta,
@@ -39,7 +39,7 @@ from gateway.inference.events import (
     UsageReported,
     WholeAnswer,
 )
-from gateway.inference.request import DraftWish, InferenceRequest
+from gateway.inference.request import DraftWish
 from gateway.inference.usage import Usage, input_tokens_estimate
 from gateway.modes import run as modes
 from gateway.modes.passing import Passing
@@ -213,7 +213,7 @@ class Pipeline:
             draft=request.draft,
             predicted=self._observed.predictions(input_tokens_estimate(request)),
             draw=random.random(),  # noqa: S311 - which of two equals is asked is no secret
-            prefix=_prefix_of(request),
+            prefix=beginning_of(request),
         )
 
     # --- cache ------------------------------------------------------------------------------------------------
@@ -467,6 +467,8 @@ class Pipeline:
             mode=mode,
             deployments=deployments,
             draft=decision.draft,
+            hedge=decision.hedge if mode is decision.mode else None,
+            first_choices=decision.first_choices,
             cascade=decision.cascade,
             draft_max_tokens=decision.draft_max_tokens,
             max_tokens=most_tokens(request, tenant, hold),
@@ -488,13 +490,3 @@ class Pipeline:
 
 _DECIDED_FOR_S = 0.05
 """So long a decision is taken for the next identical request's: no fact that it depends on changes faster."""
-
-
-_PREFIX_CHARACTERS = 2_000
-"""Of the first two messages: the instructions that many requests share. What backends keep begins with them."""
-
-
-def _prefix_of(request: InferenceRequest) -> int:
-    """A hash of how the prompt begins; never 0."""
-    beginning = "\0".join(message.text[:_PREFIX_CHARACTERS] for message in request.messages[:2])
-    return zlib.crc32(beginning.encode("utf-8", "surrogatepass")) or 1

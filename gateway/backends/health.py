@@ -157,10 +157,13 @@ class Health:
 
     # --- for attempts -----------------------------------------------------------------------------------------
 
+    def accepts(self, deployment: Deployment) -> bool:
+        """An attempt is welcome there now."""
+        return self._accepts(self._of(deployment), self.now())
+
     def begin(self, deployment: Deployment) -> Trial | None:
         """An attempt begins; None: it should not, as long as there is another deployment."""
-        known = self._of(deployment)
-        return self._trial(deployment.id, known) if self._accepts(known, self.now()) else None
+        return self._trial(deployment.id, self._of(deployment)) if self.accepts(deployment) else None
 
     def begin_anyway(self, deployment: Deployment) -> Trial:
         """An attempt begins, because nothing else is left, or because it is one more on the same deployment."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from gateway.backends.quantile import Quantile
 from gateway.inference.prediction import Prediction
 
 _LENGTHS = (256, 1_024, 4_096, 16_384)
@@ -67,6 +68,8 @@ class _Deployment:
     per_token: _Average | None = None
     output_tokens: float | None = None
     in_flight_tokens: int = 0
+    waits: dict[tuple[int, bool], Quantile] = field(default_factory=dict)
+    """By the prompt's kind, and whether it is streamed: how long it takes until there is something to show."""
 
 
 class Begun(msgspec.Struct):
@@ -79,6 +82,8 @@ class Begun(msgspec.Struct):
     at: float
     waits: bool = True
     """Its first token is not there yet."""
+    stream: bool = True
+    """Whether its first token can be seen: else the whole answer comes at once."""
 
 
 class Observed:
@@ -100,29 +105,50 @@ class Observed:
             self._expected = expected
             self._made.clear()
 
-    def begun(self, deployment: str, prompt_tokens: int) -> Begun:
+    def begun(self, deployment: str, prompt_tokens: int, *, stream: bool = True) -> Begun:
         """An attempt begins."""
         found = self._deployments.setdefault(deployment, _Deployment())
-        attempt = Begun(deployment, prompt_tokens, found.in_flight_tokens, self._clock())
+        attempt = Begun(deployment, prompt_tokens, found.in_flight_tokens, self._clock(), stream=stream)
         found.in_flight_tokens += prompt_tokens
         self._renew(deployment)
         return attempt
 
     def first_token(self, attempt: Begun) -> None:
-        """Its first token is there."""
-        found, now = self._deployments[attempt.deployment], self._clock()
+        """Its first token is there; of an answer that comes at once, all of it."""
         self._read(attempt)
-        kind, taken_s = bisect_left(_LENGTHS, attempt.prompt_tokens), now - attempt.at
+        found, taken_s = self._deployments[attempt.deployment], self._clock() - attempt.at
+        self._quantile(found, attempt).add(taken_s)
+        if attempt.stream:
+            self._add_first_token(found, attempt, taken_s)
+            self._renew(attempt.deployment)
+
+    def _add_first_token(self, found: _Deployment, attempt: Begun, taken_s: float) -> None:
+        now, kind = self._clock(), bisect_left(_LENGTHS, attempt.prompt_tokens)
         average, load, size = found.first_token.get(kind), attempt.in_flight_tokens, max(1, attempt.prompt_tokens)
         if average is None:
             found.first_token[kind] = _Average(taken_s, taken_s, load, size, now)
         else:
             average.add(taken_s, load, size, now)
-        self._renew(attempt.deployment)
+
+    def _never_came(self, found: _Deployment, attempt: Begun) -> None:
+        """It ended without a first token. That it would have taken longer than this is news if that is long."""
+        taken_s, quantile = self._clock() - attempt.at, self._quantile(found, attempt)
+        if taken_s > (quantile.at(0.5) or 0.0):
+            quantile.add(taken_s)
+        average = found.first_token.get(bisect_left(_LENGTHS, attempt.prompt_tokens))
+        if attempt.stream and average is not None and taken_s > average.value:
+            self._add_first_token(found, attempt, taken_s)
+
+    @staticmethod
+    def _quantile(found: _Deployment, attempt: Begun) -> Quantile:
+        key = (bisect_left(_LENGTHS, attempt.prompt_tokens), attempt.stream)
+        return found.waits.get(key) or found.waits.setdefault(key, Quantile())
 
     def ended(self, attempt: Begun, *, per_token_s: float | None, output_tokens: int | None) -> None:
         """It is over, however that came; None for what was not measured."""
         found, now = self._deployments[attempt.deployment], self._clock()
+        if attempt.waits:
+            self._never_came(found, attempt)
         self._read(attempt)
         if per_token_s is not None:
             if found.per_token is None:
@@ -140,6 +166,17 @@ class Observed:
             attempt.waits = False
             found = self._deployments[attempt.deployment]
             found.in_flight_tokens = max(0, found.in_flight_tokens - attempt.prompt_tokens)
+
+    def usual_s(self, deployment: str, prompt_tokens: int, *, stream: bool, share: float) -> float | None:
+        """How long it takes at most, in `share` of the cases, until there is something to show; None: not known yet."""
+        found = self._deployments.get(deployment)
+        quantile = None if found is None else found.waits.get((bisect_left(_LENGTHS, prompt_tokens), stream))
+        return None if quantile is None else quantile.at(share)
+
+    def expected_first_token_s(self, deployment: str) -> float | None:
+        """What policy says of it."""
+        expected = self._expected.get(deployment)
+        return None if expected is None else expected.first_token_s
 
     def predictions(self, prompt_tokens: int) -> Mapping[str, Prediction]:
         """For a prompt of this length, by deployment. The mapping never changes; a newer one takes its place."""

@@ -9,6 +9,7 @@ from typing import Protocol, Self
 
 from gateway.backends.call import BackendClient
 from gateway.backends.edge import EdgeBackend
+from gateway.backends.extra_requests import ExtraRequests
 from gateway.backends.health import Health
 from gateway.backends.openai import OpenAIBackend
 from gateway.edge.client import EdgeClient
@@ -30,8 +31,9 @@ class Backends:
     """Hands out clients. Two backends that differ in anything, a key or a limit, have two clients."""
 
     def __init__(self, edge: EdgeClient | None, trust: Trust | None = None, *, health: Health | None = None) -> None:
-        """`health` knows how their deployments are."""
+        """`health` knows how their deployments are, `extra` how many more requests may be sent than came."""
         self.health = health or Health(time.monotonic)
+        self.extra = ExtraRequests()
         self._edge_client = edge
         self._trust = trust
         self._edge = None if edge is None else EdgeBackend(edge)

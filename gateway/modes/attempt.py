@@ -150,7 +150,9 @@ class _Attempt:
             traceparent=plan.traceparent,
         )
         if plan.observed is not None:
-            self._begun = plan.observed.begun(self._deployment.id, input_tokens_estimate(plan.request))
+            # The edge's first token is seen, whether or not the client's answer is streamed.
+            stream, tokens = plan.request.stream or self._deployment.is_edge, input_tokens_estimate(plan.request)
+            self._begun = plan.observed.begun(self._deployment.id, tokens, stream=stream)
         try:
             await plan.backends.client(self._deployment.backend).answer(call, self._pass_on)
             if not self._usage_told:
@@ -219,8 +221,8 @@ class _Attempt:
         if not isinstance(event, Finished | UsageReported | WholeAnswer):
             self._first = self._plan.elapsed_s()
             record.final_ttft_s = self._first
-            if self._plan.observed is not None and self._begun is not None:
-                self._plan.observed.first_token(self._begun)
+        if not isinstance(event, Finished | UsageReported) and self._plan.observed and self._begun:
+            self._plan.observed.first_token(self._begun)
         for waiting in self._waiting:
             await self._emit(waiting)
         self._waiting.clear()

@@ -30,14 +30,16 @@ class Candidates:
     def __init__(self, plan: Plan, deployments: Sequence[Deployment]) -> None:
         self.failure: FirstdraftError = NoDeployment("no deployment is left to ask")
         """What the client is told when none is left."""
+        self.is_accompanied = False
+        """Two are asked at once: neither is the last hope."""
         self._plan = plan
         self._left = deque(deployments)
         self._passed_over: deque[Deployment] = deque()
 
     @property
     def none_left(self) -> bool:
-        """Nobody else could be asked."""
-        return not self._left and not self._passed_over
+        """Nobody else is asked, or could be."""
+        return not self.is_accompanied and not self._left and not self._passed_over
 
     async def next(self) -> Candidate | None:
         """The next one; None: none is left."""
@@ -65,14 +67,21 @@ class Candidates:
                 return Candidate(deployment, trial)
         return None
 
+    def has_spare(self, among: Collection[str]) -> bool:
+        """One of these (by id) is left, and well."""
+        return any(self._is_spare(deployment, among) for deployment in self._left)
+
     async def spare(self, among: Collection[str]) -> Candidate | None:
-        """The next of these (by id) that is well, to be asked beside another; None: there is none."""
-        for deployment in [at for at in self._left if at.id in among and not at.is_edge]:
-            trial = self._plan.backends.health.begin(deployment)
-            if trial is not None:
+        """The next of these that is well, to be asked beside another; None: there is none, or no room in the budget."""
+        for deployment in self._left:
+            if self._is_spare(deployment, among):
                 self._left.remove(deployment)
+                trial = self._plan.backends.health.begin_anyway(deployment)
                 return Candidate(deployment, trial) if await self._is_within_budget(deployment, trial) else None
         return None
+
+    def _is_spare(self, deployment: Deployment, among: Collection[str]) -> bool:
+        return deployment.id in among and self._plan.backends.health.accepts(deployment)
 
     def note(self, failure: FirstdraftError) -> None:
         """One could not answer. What one is unable to do is no news when a backend's own trouble is known."""

@@ -10,7 +10,7 @@ from gateway.backends.observed import Observed
 from gateway.backends.pool import Backends
 from gateway.inference.deployment import Deployment
 from gateway.inference.request import InferenceRequest
-from gateway.policy.compiled import CascadeRule, Mode
+from gateway.policy.compiled import CascadeRule, HedgeRule, Mode
 from gateway.telemetry.record import RequestRecord
 
 
@@ -34,6 +34,10 @@ class Plan:
     max_tokens: int | None
     cascade: CascadeRule | None = None
     """When the draft stands, in mode cascade."""
+    hedge: HedgeRule | None = None
+    """When a second deployment is asked beside the first; None: never."""
+    first_choices: int = 0
+    """How many of `deployments`, from the front, are what the route prefers: the others are fallback."""
     tenant: str
     weight: float = 1.0
     """The tenant's part of a busy backend, as against others'."""

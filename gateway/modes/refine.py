@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from gateway.errors import BackendError, EdgeError
 from gateway.inference.deployment import Deployment
 from gateway.inference.events import Emit, Event, Finished, Relayed, TextDelta, WholeAnswer
-from gateway.modes import attempt
+from gateway.modes import attempt, hedge
 from gateway.modes.draft import Draft
 from gateway.modes.plan import Plan
 
@@ -25,7 +25,7 @@ async def refine(plan: Plan, draft: Draft, drafting: asyncio.Task[None] | None, 
     finals: Sequence[Deployment] = tuple(found for found in plan.deployments if found.id != draft.drafter.id)
     final = _Final(draft, drafting, emit)
     try:
-        await attempt.answer(plan, finals, final.pass_on)
+        await hedge.answer(plan, finals, final.pass_on)
     except (BackendError, EdgeError) as error:
         if final.begun or not error.retryable or draft.drafter not in plan.deployments:
             await draft.drop()

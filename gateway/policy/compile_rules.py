@@ -11,6 +11,7 @@ from gateway.inference.deployment import Deployment
 from gateway.inference.request import DraftWish
 from gateway.policy.compile_backends import Places
 from gateway.policy.compile_cascade import cascade_rule
+from gateway.policy.compile_hedge import hedge_rule
 from gateway.policy.compile_stores import retrieval_rule
 from gateway.policy.compiled import (
     Constraint,
@@ -28,10 +29,6 @@ from gateway.policy.mistakes import Mistakes, suggestion
 from gateway.policy.schema import ConstraintSpec, RequireSpec, RouteSpec
 from gateway.policy.validate import Specs
 from gateway.policy.yaml_file import Path
-
-_NOT_YET = {
-    "hedge": "mode hedge is not available yet: use cloud_only with a fallback",
-}
 
 
 class RulesCompiler:
@@ -140,8 +137,6 @@ class RulesCompiler:
         return tuple(routes)
 
     def _route(self, path: Path, spec: RouteSpec, when: int | None) -> Route | None:
-        if spec.mode in _NOT_YET:
-            self._add((*path, "mode"), _NOT_YET[spec.mode])
         if spec.mode == "edge_only" and not self._places.edge_named:
             self._add((*path, "mode"), "edge_only needs an edge: add a backend with `type: edge`")
         if spec.when_budget_is_spent == "edge_only" and not self._places.edge_named:
@@ -169,6 +164,7 @@ class RulesCompiler:
                 cost_per_request_nanousd=spec.objectives.cost_per_request,
             ),
             draft=draft,
+            hedge=hedge_rule(self._document, self._mistakes, path, spec, primary),
             cascade=cascade_rule(self._document, self._mistakes, self._places, path, spec),
             cache=_cache_rule(spec),
             retrieval=retrieval_rule(self._document, self._mistakes, (*path, "retrieval"), spec.retrieval),

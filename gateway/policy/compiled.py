@@ -170,6 +170,18 @@ class CascadeRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HedgeRule:
+    """When a second deployment is asked beside the first."""
+
+    after_s: float | None
+    """When the first is later than this; None: than it usually is."""
+    share: float
+    """What is usual: the quantile (0..1) of the times that it took so far."""
+    extra: float
+    """The share of requests (0..1) for which a second one may be asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """A rule that decides how. `when` is the position of its condition, None when it matches always."""
 
@@ -189,6 +201,8 @@ class Route:
     weight_cost: float
     objectives: Objectives
     draft: DraftRule
+    hedge: HedgeRule | None = None
+    """Always set where the mode is hedge."""
     cascade: CascadeRule | None = None
     """Set exactly where the mode is cascade."""
     cache: CacheRule | None

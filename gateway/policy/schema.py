@@ -51,6 +51,16 @@ NanoUsd = Annotated[
     BeforeValidator(values.nanousd),
     WithJsonSchema({"type": "number", "minimum": 0, "description": "US dollars; prices for 1,000,000 tokens."}),
 ]
+HedgeAfter = Annotated[
+    float,
+    BeforeValidator(values.lateness),
+    WithJsonSchema({"type": "string", "pattern": r"^(p[5-9]\d|\d+(\.\d+)?(ms|s|m))$", "examples": ["p95", "800ms"]}),
+]
+ExtraShare = Annotated[
+    float,
+    BeforeValidator(values.extra_share),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?%$", "examples": ["5%"]}),
+]
 Share = Annotated[float, BeforeValidator(values.share)]
 Weight = Annotated[
     float, BeforeValidator(values.weight), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1_000})
@@ -313,6 +323,13 @@ class CascadeSpec(Spec):
         return self
 
 
+class HedgeSpec(Spec):
+    """When a second deployment is asked beside one that is late, and for how many requests at most."""
+
+    after: HedgeAfter = 0.95
+    extra: ExtraShare = 0.05
+
+
 class RouteSpec(Spec):
     """How a request is served. The first route that matches decides."""
 
@@ -328,6 +345,7 @@ class RouteSpec(Spec):
     retrieval: RetrievalSpec | None = None
     draft: DraftSpec = DraftSpec()
     cascade: CascadeSpec | None = None
+    hedge: HedgeSpec | None = None
     when_budget_is_spent: Literal["reject", "edge_only", "cheapest"] = "reject"
 
 

@@ -21,6 +21,7 @@ NANOUSD_PER_USD = 1_000_000_000
 MOST_USD = 1_000_000_000
 LONGEST_DURATION_S = 366 * 24 * 3600.0
 MOST_TRIES = 10
+MOST_EXTRA = 0.5
 MOST_COUNT = 10**15
 MOST_TEXT = 2_000
 
@@ -29,6 +30,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,127}")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_PERCENTILE = re.compile(r"p([5-9]\d)")
 _PERCENTAGE = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?%")
 _WINDOWS = ("minute", "hour", "day", "week", "month")
 _HEADER = re.compile(r"[a-z0-9-]{1,64}")
@@ -119,6 +121,26 @@ def count(value: object) -> int:
     if not 0 < value <= MOST_COUNT:
         raise ValueError(f"expected a whole number from 1 to {MOST_COUNT:,}")
     return value
+
+
+def lateness(value: object) -> float:
+    """When an answer is late: from `p95` the share (0.95, under 1), from `800ms` the seconds as a negative number."""
+    found = _PERCENTILE.fullmatch(value) if isinstance(value, str) else None
+    if found is not None:
+        return int(found[1]) / 100
+    try:
+        return -duration_s(value)
+    except ValueError as problem:
+        raise ValueError(f"{problem}; or `p95`, the deployment's own, from p50 to p99") from None
+
+
+def extra_share(value: object) -> float:
+    """A share of requests from `5%`: over 0, and at most a half."""
+    found = _PERCENTAGE.fullmatch(value) if isinstance(value, str) else None
+    share = float(found[1]) / 100 if found else 0.0
+    if not 0 < share <= MOST_EXTRA:
+        raise ValueError("expected a share of the requests, as in `5%`, at most `50%`")
+    return share
 
 
 def tries(value: object) -> int:

@@ -77,6 +77,7 @@ def _decide_route(policy: CompiledPolicy, facts: Facts, settled: Settled, route:
         draft_wish=wish,
         spent=spent,
         spent_mode=Mode.EDGE_ONLY if _all_edge(spent) else Mode.CLOUD_ONLY,
+        hedge=route.hedge,
         cascade=route.cascade if mode is Mode.CASCADE else None,
         cache=route.cache,
         retrieval=None if no_retrieval else route.retrieval,

@@ -10,7 +10,7 @@ from gateway.cache.rule import CacheRule
 from gateway.errors import FirstdraftError
 from gateway.inference.deployment import Deployment
 from gateway.inference.request import DraftWish
-from gateway.policy.compiled import CascadeRule, Mode
+from gateway.policy.compiled import CascadeRule, HedgeRule, Mode
 from gateway.retrieval.rule import RetrievalRule
 
 NoDraft = Literal[
@@ -66,6 +66,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     spent: tuple[Deployment, ...] = ()
     """What to use when a budget is spent; empty: refuse. Never more than the constraints left."""
     spent_mode: Mode = Mode.EDGE_ONLY
+    hedge: HedgeRule | None = None
+    """When a second one of the first choices is asked beside the first."""
     cascade: CascadeRule | None = None
     """When the draft stands; None in all other modes."""
     cache: CacheRule | None = None

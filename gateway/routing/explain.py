@@ -136,6 +136,7 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
         "draft_max_tokens": decision.draft_max_tokens,
         "draft_wish": decision.draft_wish.value,
         "no_draft": decision.no_draft,
+        "hedge": None if decision.hedge is None else msgspec.to_builtins(decision.hedge),
         "cascade": None if decision.cascade is None else msgspec.to_builtins(decision.cascade),
         "spent": [deployment.id for deployment in decision.spent],
         "spent_mode": decision.spent_mode.value,

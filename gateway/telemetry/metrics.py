@@ -100,6 +100,11 @@ class Metrics:
         )
         self._cache = self._counter("cache", "Look-ups in the prompt cache.", ("route", "result"))
         self._verdicts = self._counter("drafts", "Drafts by their verdict.", ("route", "verdict"))
+        self._hedges = self._counter(
+            "hedges",
+            "Requests whose first deployment was late: a second one won, lost, or had no room.",
+            ("route", "outcome"),
+        )
         self._cascades = self._counter(
             "cascades", "Cascades: the edge's answer stands, or why not.", ("route", "outcome")
         )
@@ -172,6 +177,8 @@ class Metrics:
             self._no_draft.of(record.no_draft).inc()
         for attempt in record.attempts:
             self._observe_attempt(attempt)
+        if record.hedge:
+            self._hedges.of(route, record.hedge).inc()
         if record.cascade:
             self._cascades.of(route, record.cascade).inc()
         if record.draft:

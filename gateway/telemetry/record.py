@@ -17,7 +17,8 @@ class AttemptRecord:
     role: str = "final"
     """`final`, or `draft`: a draft that is only shown is not charged."""
     outcome: str = "running"
-    """`ok`, `cancelled`, or the code of the error."""
+    """`ok`, `cancelled`, `lost` (another one answered first), `over_budget` or `paused` (not asked), or the code of the
+    error."""
     status: int | None = None
     queue_s: float | None = None
     connect_s: float | None = None
@@ -72,6 +73,9 @@ class RequestRecord:
     attempts: list[AttemptRecord] = field(default_factory=list)
     dropped: str = ""
     """Fields of the request that this deployment was not sent, as policy says."""
+    hedge: str = ""
+    """`won` or `lost`: a second deployment was asked, and what became of it; `no_room`: the budget of extra requests
+    was used up; empty where the first was in time, or there was none to ask."""
     cache: str = ""
     """`hit`, `stale`, `coalesced`, `miss`, `bypass`, or empty where the request never came so far; `refresh`: nobody
     waited for this answer."""

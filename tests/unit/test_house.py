@@ -29,6 +29,7 @@ TASK_OWNERS = {
     "gateway/edge/supervisor.py": "the watch over the edge process; the supervisor's context ends it",
     "gateway/jobs/later.py": "answers that are fetched later, and the keepers of their leases; the context ends them",
     "gateway/modes/draft_refine.py": "the draft beside the final; the mode awaits or cancels it before it returns",
+    "gateway/modes/hedge.py": "one or two attempts that race; the mode awaits or cancels both before it returns",
     "gateway/policy/store.py": "the watch over the folder; the store's context ends it",
     "gateway/server/app.py": "comments in silent streams; the application's clean-up ends it",
     "gateway/server/run.py": "two waits raced against each other while draining; both are cancelled and awaited",

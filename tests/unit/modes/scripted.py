@@ -4,6 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
+from gateway.backends.extra_requests import ExtraRequests
 from gateway.backends.health import Health
 from gateway.inference.deployment import FREE, Backend, Deployment, Price
 from gateway.inference.events import Event
@@ -46,6 +47,7 @@ class ScriptedBackends:
         self.estimate = lambda _found: None
         self.threshold = lambda _target_error: None
         self.health = Health(time.monotonic)
+        self.extra = ExtraRequests()
 
     def client(self, backend: Backend) -> Script:
         return self.scripts[backend.name]

@@ -198,7 +198,15 @@ SEEDS = {
         "mode: cascade\n    cascade: {threshold: 0.8}\n    draft: {allow: ‸false}",
         "answers first",
     ),
-    "hedge": Seed(R, "mode: cloud_only", "mode: ‸hedge", "not available yet"),
+    "hedge with one": Seed(
+        R, "mode: cloud_only\n    models: [large]", "mode: hedge\n    models: ‸[small]", "two deployments"
+    ),
+    "hedge elsewhere": Seed(
+        R, "mode: cloud_only", "mode: cloud_only\n    ‸hedge: {after: p95}", "one deployment at a time"
+    ),
+    "hedge after nothing": Seed(R, "mode: cloud_only", "mode: hedge\n    hedge: {after: ‸p30}", "from p50 to p99"),
+    "hedge for all": Seed(R, "mode: cloud_only", "mode: hedge\n    hedge: {extra: ‸80%}", "at most `50%`"),
+    "too many retries": Seed(B, "    concurrency: 64", "    retries: ‸11", "from 0 to 10"),
     "unknown store": Seed(
         R, "    cache: {ttl: 1h}", "    retrieval: {store: ‸handbook}", "there is no store `handbook`"
     ),
