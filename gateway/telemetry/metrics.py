@@ -175,16 +175,20 @@ class Metrics:
             self._classify.of(record.classified).observe(record.classify_s)
         if record.no_draft:
             self._no_draft.of(record.no_draft).inc()
-        for attempt in record.attempts:
-            self._observe_attempt(attempt)
-        if record.hedge:
-            self._hedges.of(route, record.hedge).inc()
-        if record.cascade:
-            self._cascades.of(route, record.cascade).inc()
+        if record.attempts:
+            self._observe_attempts(record)
         if record.draft:
             self._observe_draft(record)
         if record.deployment:
             self._observe_answer(record)
+
+    def _observe_attempts(self, record: RequestRecord) -> None:
+        for attempt in record.attempts:
+            self._observe_attempt(attempt)
+        if record.hedge:
+            self._hedges.of(record.route, record.hedge).inc()
+        if record.cascade:
+            self._cascades.of(record.route, record.cascade).inc()
 
     def _observe_attempt(self, attempt: AttemptRecord) -> None:
         name = attempt.deployment
