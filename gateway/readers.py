@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+_ORIGIN = re.compile(r"https?://([A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\])(:[0-9]{1,5})?")
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
 
 
@@ -122,3 +123,49 @@ def cache_keys(text: str) -> str:
     if not text.removeprefix("file:"):
         raise ValueError("has to be file:PATH, or keys in base64")
     return text
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """Origins of web pages, or `*`; `none` for none."""
+    given = _listed(text)
+    if given in ((), ("none",)):
+        return ()
+    if given == ("*",):
+        return given
+    for origin in given:
+        if _ORIGIN.fullmatch(origin) is None:
+            raise ValueError(f"has to be origins such as https://app.example.com, or * alone; {origin[:80]!r} is none")
+    return tuple(_as_browsers_write(origin) for origin in given)
+
+
+def _as_browsers_write(origin: str) -> str:
+    """In lower case, without the port that goes without saying."""
+    plain = origin.lower()
+    for scheme, port in (("http://", ":80"), ("https://", ":443")):
+        if plain.startswith(scheme):
+            plain = plain.removesuffix(port)
+    return plain
+
+
+def networks(text: str) -> tuple[str, ...]:
+    """Networks in CIDR, or addresses; `none` for none."""
+    given = _listed(text)
+    if given in ((), ("none",)):
+        return ()
+    try:
+        return tuple(str(ipaddress.ip_network(network)) for network in given)
+    except ValueError:
+        raise ValueError("has to be addresses or networks such as 10.0.0.0/8, separated by commas") from None
+
+
+def key_hash(text: str) -> str:
+    """The SHA-256 of a key in hex, or `file:PATH`; never the key itself, which others could see."""
+    if re.fullmatch("[0-9a-fA-F]{64}", text):
+        return text.lower()
+    if not text.startswith("file:") or len(text) == len("file:"):
+        raise ValueError("has to be file:PATH, or a SHA-256 in 64 hexadecimal digits; not the key itself")
+    return text
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part for part in (piece.strip() for piece in text.split(",")) if part)

@@ -22,6 +22,7 @@ POLICY_VARIABLES = frozenset({"FIRSTDRAFT_BACKEND_URL", "FIRSTDRAFT_BACKEND_MODE
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "json", "console"]
+MetricsOn = Literal["gateway", "admin"]
 
 _NEAR = 0.8
 """From this likeness on (difflib's ratio), an unknown variable is taken for a misspelt setting."""
@@ -58,6 +59,19 @@ class Settings:
     """How long what a request reserved outlives its gateway, 1..3,600."""
     drain_s: float = 30.0
     """How long running requests may go on after SIGTERM, 0..3,600."""
+    tls_cert: Path | None = None
+    """The certificate and the chain to its root, in PEM. With `tls_key`: HTTPS on all ports."""
+    tls_key: Path | None = None
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call the gateway, as browsers write them; or `*` alone."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks whose peers are believed in `forwarded` and `x-forwarded-…`, in CIDR."""
+    admin_port: int | None = None
+    """0..65535; None: the admin surface is on `port`, if there is an `admin_key`, else nowhere."""
+    admin_host: str = "127.0.0.1"
+    admin_key: str | None = field(default=None, repr=False)
+    """A SHA-256 in hex, or `file:PATH`. None: only this machine may use the admin surface."""
+    metrics_on: MetricsOn = "gateway"
     log_level: LogLevel = "info"
     log_format: LogFormat = "auto"
     """`auto`: for people where stderr is a terminal, else one JSON object a line."""
@@ -65,10 +79,15 @@ class Settings:
     @property
     def loopback(self) -> bool:
         """Only this machine can connect: what a policy without keys asks for."""
-        try:
-            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Who listens there can be reached from this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +203,11 @@ def _unusable(values: Mapping[str, object]) -> list[str]:
     state = values.get("state")
     if isinstance(state, Path) and state.exists() and not state.is_dir():
         mistakes.append(f"--state '{state}' (or FIRSTDRAFT_STATE): is not a folder")
+    if ("tls_cert" in values) != ("tls_key" in values):
+        here, there = ("tls-cert", "tls-key") if "tls_cert" in values else ("tls-key", "tls-cert")
+        mistakes.append(f"--{here} needs --{there} ({PREFIX}{there.upper().replace('-', '_')}) beside it")
+    if values.get("metrics_on") == "admin" and not {"admin_port", "admin_key"} & values.keys():
+        mistakes.append("--metrics-on admin (or FIRSTDRAFT_METRICS_ON): needs --admin-port, or --admin-key")
     return mistakes
 
 
@@ -281,6 +305,57 @@ SETTINGS: tuple[Setting, ...] = (
         default="30",
         help="How long running requests may go on after SIGTERM.",
         read=readers.seconds(0, 3_600),
+    ),
+    Setting(
+        name="tls_cert",
+        metavar="FILE",
+        default="no TLS",
+        help="Certificate in PEM, with its chain; HTTPS on all ports. A changed file is taken up while serving.",
+        read=readers.path,
+    ),
+    Setting(name="tls_key", metavar="FILE", default="no TLS", help="The certificate's key in PEM.", read=readers.path),
+    Setting(
+        name="cors_origins",
+        metavar="ORIGINS",
+        default="none",
+        help="Origins whose web pages may call the gateway, separated by commas; * is any. Without cookies.",
+        read=readers.origins,
+    ),
+    Setting(
+        name="trusted_proxies",
+        metavar="NETWORKS",
+        default="none",
+        help="Networks of proxies that are believed in `forwarded` or `x-forwarded-…`, separated by commas.",
+        read=readers.networks,
+    ),
+    Setting(
+        name="admin_port",
+        metavar="PORT",
+        default="off",
+        help="Port of the admin API and the dashboard; without it they are under /admin of --port if there is a key.",
+        read=readers.whole(0, 65_535),
+    ),
+    Setting(
+        name="admin_host",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="Address for --admin-port. One that other machines can reach needs an --admin-key.",
+        read=readers.host,
+    ),
+    Setting(
+        name="admin_key",
+        metavar="KEY",
+        default="this machine only",
+        help="file:PATH of the admin key, or the SHA-256 of it; `firstdraft keys admin` makes one.",
+        read=readers.key_hash,
+        secret=True,
+    ),
+    Setting(
+        name="metrics_on",
+        metavar="SURFACE",
+        default="gateway",
+        help="Where /metrics is: on the gateway's own port, or on the admin surface, with its key.",
+        read=readers.one_of(*get_args(MetricsOn)),
     ),
     Setting(
         name="log_level",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -25,6 +27,41 @@ class GatewayUrl(click.ParamType[str]):
         if url.scheme not in {"http", "https"} or not url.host:
             self.fail(f"{value!r} is no URL such as {DEFAULT_URL}", param, ctx)
         return text
+
+
+def url_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The `--url` of a command."""
+    return click.option(
+        "--url",
+        type=GatewayUrl(),
+        default=DEFAULT_URL,
+        envvar="FIRSTDRAFT_URL",
+        show_envvar=True,
+        show_default=True,
+        help=text,
+    )
+
+
+CA = click.option(
+    "--ca",
+    type=click.Path(exists=True, dir_okay=False),
+    envvar="FIRSTDRAFT_CA",
+    show_envvar=True,
+    help="Certificates, in PEM, that the gateway's is checked with. Default: those that the system trusts.",
+)
+"""For commands that talk to a gateway over https."""
+
+
+def trusted(ca: str | None) -> ssl.SSLContext | bool:
+    """What a connection's certificate is checked with: httpx' `verify`."""
+    if ca is None:
+        return True
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except (ssl.SSLError, OSError):
+        raise click.ClickException(f"--ca {ca}: holds no certificate in PEM") from None
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the gateway's own certificate will do, whoever signed it
+    return context
 
 
 def trusts_environment(url: str) -> bool:

@@ -13,7 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.live import Live
 
-from gateway.cli.address import DEFAULT_URL, GatewayUrl, trusts_environment
+from gateway.cli.address import CA, trusted, trusts_environment, url_option
 from gateway.cli.answer import Answer, Chunk
 from gateway.wire.sse import SSEDecoder
 
@@ -24,7 +24,8 @@ _FRAMES_PER_SECOND = 12
 
 @click.command(epilog=f"The API key, where the gateway wants one, is read from {KEY_VARIABLE}.")
 @click.argument("question")
-@click.option("--url", type=GatewayUrl(), default=DEFAULT_URL, show_default=True, help="Where the gateway is.")
+@url_option("Where the gateway is.")
+@CA
 @click.option("--model", default="large", show_default=True, help="A model's name, as the policy has it.")
 @click.option(
     "--draft",
@@ -35,7 +36,9 @@ _FRAMES_PER_SECOND = 12
 )
 @click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Longest answer.")
 @click.option("--feature", default=None, help="Ask as this feature of the tenant.")
-def ask(question: str, url: str, model: str, draft: str, max_tokens: int, feature: str | None) -> None:  # noqa: PLR0917 click passes them by name
+def ask(
+    *, question: str, url: str, ca: str | None, model: str, draft: str, max_tokens: int, feature: str | None
+) -> None:
     """Ask a running gateway, and watch the draft become the final."""
     body = {
         "model": model,
@@ -46,7 +49,9 @@ def ask(question: str, url: str, model: str, draft: str, max_tokens: int, featur
     }
     headers = _headers(feature)
     try:
-        with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=trusts_environment(url)) as client:
+        with httpx.Client(
+            base_url=url, headers=headers, timeout=_TIMEOUT, verify=trusted(ca), trust_env=trusts_environment(url)
+        ) as client:
             answer = _watch(client, body)
     except httpx.HTTPError as error:
         message = f"{url}: {_reason(error)}. Is the gateway running? `firstdraft serve` starts one."

@@ -43,6 +43,20 @@ def new(tenant: str, name: str) -> None:
     )
 
 
+@keys.command()
+def admin() -> None:
+    """Make a key for the admin surface, and show it once.
+
+    The key goes to standard output, what the gateway is started with to standard error. Nothing is stored.
+    """
+    from gateway.tenants.keys import make_key
+
+    plain, digest = make_key()
+    click.echo("The admin key. It is shown only now:\n", err=True)
+    click.echo(plain)
+    click.echo(f"\nStart the gateway with\n\n  FIRSTDRAFT_ADMIN_KEY={digest}\n", err=True)
+
+
 def _quoted(name: str) -> str:
     """YAML reads some plain names as something else: `on`, `1.5`, `null`."""
     return name if name.isidentifier() and name.lower() not in _WORDS else f'"{name}"'

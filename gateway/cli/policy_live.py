@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import httpx
 
-from gateway.cli.address import DEFAULT_URL, GatewayUrl, trusts_environment
+from gateway.cli.address import CA, trusted, trusts_environment, url_option
 from gateway.cli.policy_folder import JSON
 
 if TYPE_CHECKING:
@@ -21,16 +21,17 @@ _ASK_S = 10.0
 
 
 @click.command()
-@click.option("--url", type=GatewayUrl(), default=DEFAULT_URL, show_default=True, help="The gateway.")
+@url_option("The gateway.")
+@CA
 @JSON
-def status(*, url: str, as_json: bool) -> None:
+def status(*, url: str, ca: str | None, as_json: bool) -> None:
     """Say which policy a running gateway serves under, and whether it refused a newer one.
 
     Every worker of every replica on the same store is listed with its version. The exit status is 0 when all have the
     same and nothing was refused, and 1 otherwise.
     """
     try:
-        answer = httpx.get(f"{url}/readyz", timeout=_ASK_S, trust_env=trusts_environment(url))
+        answer = httpx.get(f"{url}/readyz", timeout=_ASK_S, verify=trusted(ca), trust_env=trusts_environment(url))
         found: dict[str, Any] = answer.json()["policy"]
     except httpx.HTTPError as error:
         raise click.ClickException(f"{url} cannot be reached: {error}") from None

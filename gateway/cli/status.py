@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 import time
 from dataclasses import dataclass, field
@@ -9,24 +10,26 @@ from dataclasses import dataclass, field
 import click
 import httpx
 
-from gateway.cli.address import DEFAULT_URL, GatewayUrl, trusts_environment
+from gateway.cli.address import CA, trusted, trusts_environment, url_option
 
 _POLL_S = 0.25
 _LONGEST_ANSWER_S = 5.0
 
 
 @click.command()
-@click.option("--url", type=GatewayUrl(), default=DEFAULT_URL, show_default=True, help="Where the gateway is.")
+@url_option("Where the gateway is.")
+@CA
 @click.option("--wait", "wait_s", type=click.FloatRange(min=0), default=0.0, help="Wait so many seconds until ready.")
-def status(url: str, wait_s: float) -> None:
+def status(*, url: str, ca: str | None, wait_s: float) -> None:
     """Say whether a running gateway is ready, and what it waits for.
 
     Exit status 0 when it is ready, 1 when it is not or cannot be reached.
     """
+    verify = trusted(ca)
     end = time.monotonic() + wait_s
     shown = ""
     while True:
-        seen = _look(url)
+        seen = _look(url, verify)
         if seen.ready or time.monotonic() >= end:
             click.echo("\n".join([seen.whole, *map(_line, seen.parts.items())]))
             sys.exit(0 if seen.ready else 1)
@@ -46,9 +49,11 @@ class _Seen:
     parts: dict[str, dict[str, object]] = field(default_factory=dict)
 
 
-def _look(url: str) -> _Seen:
+def _look(url: str, verify: ssl.SSLContext | bool) -> _Seen:  # noqa: FBT001 as httpx takes it
     try:
-        response = httpx.get(f"{url}/readyz", timeout=_LONGEST_ANSWER_S, trust_env=trusts_environment(url))
+        response = httpx.get(
+            f"{url}/readyz", timeout=_LONGEST_ANSWER_S, verify=verify, trust_env=trusts_environment(url)
+        )
         body = response.json()
         parts = {name: part for name, part in body.items() if isinstance(part, dict)}
         whole = f"{url} is {body['status']}"

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from gateway.server.api.routes import SURFACES, add_routes
-from gateway.server.keys import REPEATS, SERVICES, SHORTCUT, STREAMS
+from gateway.server.cors import Cors
+from gateway.server.keys import PROXIES, REPEATS, SERVICES, SHORTCUT, STREAMS
 from gateway.server.middleware import authenticate, boundary, take_shortcut
+from gateway.server.proxies import Proxies
 from gateway.server.repeats import Repeats
 from gateway.server.shortcut import Shortcut
 from gateway.server.streaming import Streams
@@ -18,11 +20,16 @@ from gateway.services import Services
 
 def build_app(services: Services) -> web.Application:
     """Put the application together around services that are already open."""
+    settings = services.settings
+    cors = Cors(settings.cors_origins) if settings.cors_origins else None
     app = web.Application(
-        middlewares=(take_shortcut, boundary, authenticate),
-        client_max_size=services.settings.body_limit_bytes,
+        middlewares=(*(() if cors is None else (cors.preflight,)), take_shortcut, boundary, authenticate),
+        client_max_size=settings.body_limit_bytes,
     )
+    if cors is not None:
+        app.on_response_prepare.append(cors.add_headers)
     app[SERVICES] = services
+    app[PROXIES] = Proxies(settings.trusted_proxies)
     app[STREAMS] = Streams()
     app[SHORTCUT] = Shortcut()
     app[REPEATS] = {surface.name: Repeats(surface.decode) for surface in SURFACES}

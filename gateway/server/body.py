@@ -11,7 +11,7 @@ import zlib
 
 from aiohttp import web
 
-from gateway.backends.content_coding import Identity, content_decoder
+from gateway.backends.content_coding import CODINGS, ContentDecoder, Identity, content_decoder
 from gateway.errors import BodyTooLarge, InvalidRequest, UnsupportedEncoding
 from gateway.server.keys import SERVICES
 
@@ -30,7 +30,8 @@ async def read_body(request: web.Request) -> bytes:
     name = request.headers.get("content-encoding", "")
     decoder = content_decoder(name)
     if decoder is None:
-        message = f"content-encoding {name[:40]!r} is not known here; send gzip, deflate, or the body as it is"
+        known = ", ".join(CODINGS)
+        message = f"content-encoding {name[:40]!r} is not known here; send {known}, or the body as it is"
         raise UnsupportedEncoding(message, param="content-encoding")
     limit = request.app[SERVICES].settings.body_limit_bytes
     if request.content_length is not None and request.content_length > limit:
@@ -38,6 +39,11 @@ async def read_body(request: web.Request) -> bytes:
     body = await _read(request)
     if isinstance(decoder, Identity):
         return body
+    # In a thread: a few bytes may take a tenth of a second before they are known for too many.
+    return await asyncio.to_thread(_unpacked, decoder, body, name, limit)
+
+
+def _unpacked(decoder: ContentDecoder, body: bytes, name: str, limit: int) -> bytes:
     unpacked = bytearray()
     try:
         for piece in decoder.pieces(body):
@@ -48,6 +54,9 @@ async def read_body(request: web.Request) -> bytes:
     except zlib.error:
         message = f"The request body is not what content-encoding {name[:40]!r} says."
         raise InvalidRequest(message, param="content-encoding") from None
+    if not decoder.is_whole:
+        message = f"The request body ends too early, or goes on after the end that its coding ({name[:40]}) says."
+        raise InvalidRequest(message, param="content-encoding")
     return bytes(unpacked)
 
 

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from gateway.errors import Unauthenticated
 from gateway.policy.compiled import CompiledPolicy
+from gateway.server.proxies import is_passed_on
 from gateway.tenants.keys import KEY_PREFIX, hash_key, presented_key
 from gateway.tenants.tenant import Identity
 
@@ -27,7 +28,7 @@ def identify(policy: CompiledPolicy, headers: Mapping[str, str], *, loopback: bo
         tenant, name = found
         return Identity(tenant=policy.tenants[tenant].tenant, key=name)
     if policy.keyless_tenant is not None and loopback and not (key or "").startswith(KEY_PREFIX):
-        _refuse_web_pages(headers)
+        _refuse_strangers(headers)
         return Identity(tenant=policy.tenants[policy.keyless_tenant].tenant)
     if key is None:
         message = "No API key was given: send it as 'authorization: Bearer KEY' or 'x-api-key: KEY'."
@@ -36,12 +37,15 @@ def identify(policy: CompiledPolicy, headers: Mapping[str, str], *, loopback: bo
     raise Unauthenticated(message)
 
 
-def _refuse_web_pages(headers: Mapping[str, str]) -> None:
-    """A page of some other site, open in a browser on this machine, must not spend what needs no key.
+def _refuse_strangers(headers: Mapping[str, str]) -> None:
+    """Only programs on this machine may spend what needs no key.
 
-    Such a request names the page's origin; and one that came by a name which was rebound to this machine names a host
-    that is not this machine.
+    Neither a page of some other site, open in a browser here: its request names the page's origin, or, where it came by
+    a name that was rebound to this machine, a host that is not this machine. Nor who is behind a proxy that runs here.
     """
+    if is_passed_on(headers):
+        message = "Without an API key only programs on this machine are served, not what a proxy passes on."
+        raise Unauthenticated(message, code="missing_api_key")
     host, origin = headers.get("host", ""), headers.get("origin", "")
     for what, name in (("host", urlsplit(f"//{host}").hostname), ("origin", urlsplit(origin).hostname)):
         if name is not None and not _is_here(name):

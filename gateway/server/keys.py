@@ -6,6 +6,7 @@ from aiohttp import web
 
 from gateway.inference.request import Surface as SurfaceName
 from gateway.policy.compiled import CompiledPolicy
+from gateway.server.proxies import Proxies
 from gateway.server.repeats import Repeats
 from gateway.server.shortcut import Asked, Shortcut
 from gateway.server.streaming import StreamReply, Streams
@@ -14,6 +15,7 @@ from gateway.telemetry.record import RequestRecord
 from gateway.tenants.tenant import Identity
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
+PROXIES: web.AppKey[Proxies] = web.AppKey("proxies", Proxies)
 STREAMS: web.AppKey[Streams] = web.AppKey("streams", Streams)
 SHORTCUT: web.AppKey[Shortcut] = web.AppKey("shortcut", Shortcut)
 ASKED: web.RequestKey[Asked] = web.RequestKey("asked", Asked)

@@ -22,7 +22,18 @@ from gateway.errors import (
 )
 from gateway.server.error_shape import error_shape
 from gateway.server.identity import identify
-from gateway.server.keys import ASKED, DECISION_HEADERS, IDENTITY, POLICY, RECORD, REPLY, SERVICES, SHORTCUT, STARTED
+from gateway.server.keys import (
+    ASKED,
+    DECISION_HEADERS,
+    IDENTITY,
+    POLICY,
+    PROXIES,
+    RECORD,
+    REPLY,
+    SERVICES,
+    SHORTCUT,
+    STARTED,
+)
 from gateway.server.shortcut import LONGEST_BODY, Asked
 from gateway.server.streaming import StreamReply
 from gateway.telemetry.record import RequestRecord
@@ -37,6 +48,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     services = request.app[SERVICES]
     started = asyncio.get_running_loop().time()
     record = RequestRecord(request_id=f"req-{os.urandom(12).hex()}", method=request.method, path=request.path)
+    record.client = request.app[PROXIES].client(request.remote, request.headers)
     request[STARTED] = started
     request[RECORD] = record
     counted = request.path not in _QUIET_PATHS

@@ -24,10 +24,14 @@ from gateway.policy.history import PolicyHistory
 from gateway.policy.store import PolicyStore
 from gateway.routing.proven import load_proven
 from gateway.server.app import build_app
+from gateway.server.tls import certificate_of
 from gateway.server.workers import supervise
 from gateway.services import Machine, Services, open_machine, open_services, open_store
 from gateway.settings import Settings
 
+LONGEST_LINE = 8_190
+"""Bytes of a URL, and of one header: what common proxies pass on."""
+MOST_HEADERS = 128
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -47,6 +51,7 @@ async def serve(settings: Settings, on_listening: Callable[[Listening], None] | 
     """
     stop, now = _stop_at_signals()
     policies = PolicyStore(settings.policies, os.environ, load=load_proven, history=PolicyHistory(settings.state))
+    certificate_of(settings)  # before anything is started, and by whoever starts workers
     with bind(settings) as listener:
         async with AsyncExitStack() as stack:
             policy, store_url = await _both(
@@ -57,7 +62,7 @@ async def serve(settings: Settings, on_listening: Callable[[Listening], None] | 
             machine = await stack.enter_async_context(open_machine(settings, store_url, edge_model))
             if settings.workers > 1:
                 if on_listening is not None:
-                    on_listening(Listening(url_of(listener), policy.current))
+                    on_listening(Listening(url_of(settings, listener), policy.current))
                 await supervise(settings, machine, listener, stop)
             else:
                 found = await stack.enter_async_context(listening(settings, machine, policy, listener, now))
@@ -89,7 +94,10 @@ async def listening(
     settings: Settings, machine: Machine, policy: PolicyStore, listener: socket.socket, now: asyncio.Event
 ) -> AsyncIterator[Listening]:
     """Serve on `listener` while the context is open; at its end, drain for `settings.drain_s`, or until `now`."""
-    async with open_services(settings, machine, policy) as services:
+    certificate = certificate_of(settings)
+    async with AsyncExitStack() as stack:
+        services = await stack.enter_async_context(open_services(settings, machine, policy))
+        tls = None if certificate is None else await stack.enter_async_context(certificate.followed())
         runner = web.AppRunner(
             build_app(services),
             access_log=None,
@@ -97,12 +105,15 @@ async def listening(
             auto_decompress=False,  # see `body`
             keepalive_timeout=_KEEPALIVE_S,
             shutdown_timeout=_CANCEL_S,
+            max_line_size=LONGEST_LINE,
+            max_field_size=LONGEST_LINE,
+            max_headers=MOST_HEADERS,
         )
         await runner.setup()
-        site = web.SockSite(runner, listener, backlog=_BACKLOG)
+        site = web.SockSite(runner, listener, backlog=_BACKLOG, ssl_context=tls)
         try:
             await site.start()
-            url = url_of(listener)
+            url = url_of(settings, listener)
             structlog.get_logger().info("listening", url=url, policy=policy.current.version)
             yield Listening(url, policy.current, services)
         finally:
@@ -150,10 +161,11 @@ def bind(settings: Settings) -> socket.socket:
     return listener
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(settings: Settings, listener: socket.socket) -> str:
     """The base URL that clients use."""
+    scheme = "http" if settings.tls_cert is None else "https"
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _stop_at_signals() -> tuple[asyncio.Event, asyncio.Event]:

@@ -50,6 +50,8 @@ class RequestRecord:
     request_id: str
     method: str = ""
     path: str = ""
+    client: str = ""
+    """The address that asked; of a proxy's client, where the proxy is trusted."""
     surface: str = ""
     job: str = ""
     """`async`, `background` or `batch` where it was answered after, or without, a request of its own."""

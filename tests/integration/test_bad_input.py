@@ -7,9 +7,11 @@ import zlib
 
 import aiohttp
 import pytest
+from backports import zstd
 
 from tests.gateway_fixture import policy_text
 
+PACKERS = {"gzip": gzip.compress, "deflate": zlib.compress, "zstd": zstd.compress}
 MESSAGE = {"role": "user", "content": "hi"}
 
 
@@ -72,19 +74,53 @@ async def test_a_body_over_the_limit_is_413(gateway):
 
 async def test_a_compressed_bomb_is_413(gateway):
     """What a small body unpacks to counts, not what it weighs."""
-    bomb = gzip.compress(b" " * 50_000_000)
-    status, answer, _ = await post(gateway, bomb, **{"content-encoding": "gzip"})
-    assert (status, answer["error"]["code"]) == (413, "request_too_large")
+    for coding, pack in PACKERS.items():
+        status, answer, _ = await post(gateway, pack(b" " * 50_000_000), **{"content-encoding": coding})
+        assert (status, answer["error"]["code"]) == (413, "request_too_large")
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+@pytest.mark.parametrize("coding", PACKERS)
 async def test_broken_compression_is_400(gateway, coding):
     """Bytes that are not what `content-encoding` says are the client's mistake."""
     status, answer, _ = await post(gateway, b"no gzip at all", **{"content-encoding": coding})
     assert (status, answer["error"]["type"]) == (400, "invalid_request_error")
 
 
-@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "x"])
+@pytest.mark.parametrize("coding", PACKERS)
+async def test_packed_bodies_that_are_cut_or_go_on_are_400(gateway, coding):
+    """Half of a prompt is not taken for the whole, and what follows its end is not dropped in silence."""
+    packed = PACKERS[coding](json.dumps({"model": "large", "messages": [MESSAGE]}).encode())
+    for wrong in (packed[:-3], packed + b"more"):
+        status, answer, _ = await post(gateway, wrong, **{"content-encoding": coding})
+        assert (status, answer["error"]["param"]) == (400, "content-encoding")
+
+
+async def test_a_frame_that_asks_for_much_memory_is_400(gateway):
+    """A zstd window beyond 8 MiB is refused before anything is unpacked into it."""
+    options = {zstd.CompressionParameter.window_log: 27, zstd.CompressionParameter.content_size_flag: 0}
+    packer = zstd.ZstdCompressor(options=options)
+    status, _, _ = await post(gateway, packer.compress(b"{}") + packer.flush(), **{"content-encoding": "zstd"})
+    assert status == 400
+
+
+async def test_long_urls_and_many_headers_are_refused(gateway):
+    """A URL or a header over 8 KB, and more than 128 headers, are the client's mistake; the next request is served."""
+    port = int(gateway.url.rpartition(":")[2])
+    many = "".join(f"x-{number}: 1\r\n" for number in range(200))
+    for head in (
+        f"GET /{'a' * 9_000} HTTP/1.1\r\n",
+        f"GET / HTTP/1.1\r\nx: {'a' * 9_000}\r\n",
+        f"GET / HTTP/1.1\r\n{many}",
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"{head}host: here\r\n\r\n".encode())
+        answer = await asyncio.wait_for(reader.read(4_096), 5)
+        assert answer.split()[1].startswith(b"4"), answer[:100]
+        writer.close()
+    assert (await post(gateway, json.dumps({"model": "large", "messages": [MESSAGE]})))[0] == 200
+
+
+@pytest.mark.parametrize("coding", ["br", "gzip, gzip", "x"])
 async def test_unknown_compression_is_415(gateway, coding):
     """A coding that is not known here is refused by name, in OpenAI's shape."""
     status, answer, _ = await post(gateway, b"{}", **{"content-encoding": coding})
@@ -92,10 +128,10 @@ async def test_unknown_compression_is_415(gateway, coding):
 
 
 async def test_compressed_bodies_are_read(gateway):
-    """Bodies in gzip and deflate are unpacked."""
+    """Bodies in gzip, deflate and zstd are unpacked."""
     asking = json.dumps({"model": "large", "messages": [MESSAGE]}).encode()
-    for coding, packed in (("gzip", gzip.compress(asking)), ("deflate", zlib.compress(asking))):
-        status, _, _ = await post(gateway, packed, **{"content-encoding": coding})
+    for coding, pack in PACKERS.items():
+        status, _, _ = await post(gateway, pack(asking), **{"content-encoding": coding})
         assert status == 200
 
 

@@ -33,6 +33,7 @@ TASK_OWNERS = {
     "gateway/policy/store.py": "the watch over the folder; the store's context ends it",
     "gateway/server/app.py": "comments in silent streams; the application's clean-up ends it",
     "gateway/server/run.py": "two waits raced against each other while draining; both are cancelled and awaited",
+    "gateway/server/tls.py": "the watch over the certificate; its context ends it",
     "gateway/server/workers.py": "two waits raced against each other; both are cancelled and awaited at once",
     "gateway/services.py": "closing backends that policy dropped; the services' context ends it",
     "gateway/store/link.py": "the connection and the probe of a server that failed; the store's context ends both",
