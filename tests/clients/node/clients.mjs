@@ -1,37 +1,113 @@
+// What each SDK for Node shows: plain, streamed, with drafts, with an error, and left in the middle. One JSON line each.
 import OpenAI from "openai";
 import Anthropic from "@anthropic-ai/sdk";
 import { generateText, streamText } from "ai";
 import { createOpenAI } from "@ai-sdk/openai";
 import { createAnthropic } from "@ai-sdk/anthropic";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-const [url, key] = process.argv.slice(2);
+
+const [url, key, ask, slow] = process.argv.slice(2);
 const say = (name, value) => console.log(JSON.stringify([name, value]));
-const ask = "What is the capital of France?";
-const o = new OpenAI({ baseURL: url + "/v1", apiKey: key, maxRetries: 0 });
+const v1 = { baseURL: `${url}/v1`, apiKey: key };
+const o = new OpenAI({ ...v1, maxRetries: 0 });
 const a = new Anthropic({ baseURL: url, apiKey: key, maxRetries: 0 });
-for (const draft of ["off", "frames"]) {
-  const s = o.responses.stream({ model: "large", input: ask, draft });
-  let n = 0; for await (const e of s) if (e.type === "response.output_text.delta") n++;
-  say("openai responses " + draft, [(await s.finalResponse()).output_text, n]);
-  const m = a.messages.stream({ model: "large", max_tokens: 50, messages: [{ role: "user", content: ask }], draft });
-  say("anthropic messages " + draft, (await m.finalMessage()).content);
-  const c = o.chat.completions.stream({ model: "large", messages: [{ role: "user", content: ask }], draft });
-  say("openai chat " + draft, (await c.finalChatCompletion()).choices[0].message.content);
-  const f = (u, i) => fetch(u, { ...i, headers: { ...Object.fromEntries(new Headers(i.headers)), "x-firstdraft-draft": draft } });
-  const models = {
-    "ai openai (responses)": createOpenAI({ baseURL: url + "/v1", apiKey: key, fetch: f })("large"),
-    "ai openai (chat)": createOpenAI({ baseURL: url + "/v1", apiKey: key, fetch: f }).chat("large"),
-    "ai anthropic": createAnthropic({ baseURL: url + "/v1", apiKey: key, fetch: f })("large"),
-    "ai compatible": createOpenAICompatible({ name: "fd", baseURL: url + "/v1", apiKey: key, fetch: f })("large"),
+const user = (content) => [{ role: "user", content }];
+const status = (error) => [error.status, error.code ?? error.error?.error?.type];
+
+// The AI SDK has no way to add a field to a body: the header asks for the draft.
+const withDraft = (draft) => (to, init) =>
+  fetch(to, { ...init, headers: { ...Object.fromEntries(new Headers(init.headers)), "x-firstdraft-draft": draft } });
+
+function ofAiSdk(make) {
+  return {
+    whole: async (model, prompt, draft) => (await generateText({ model: make(draft, model), prompt, maxRetries: 0 })).text,
+    pieces: async function* (model, prompt, draft, signal) {
+      const failures = [];
+      const onError = ({ error }) => failures.push(error);
+      const result = streamText({ model: make(draft, model), prompt, maxRetries: 0, abortSignal: signal, onError });
+      yield* result.textStream;
+      if (failures.length) throw failures[0];
+    },
+    status: (error) => [error.statusCode, error.data?.error?.code ?? error.data?.error?.type],
   };
-  for (const [name, model] of Object.entries(models)) {
-    try {
-      const t = await generateText({ model, prompt: ask, maxRetries: 0 });
-      const st = streamText({ model, prompt: ask, maxRetries: 0, onError: (e) => say(name + " ERROR", String(e.error)) });
-      let text = ""; for await (const p of st.textStream) text += p;
-      say(name + " " + draft, [t.text, text]);
-    } catch (e) { say(name + " FAILED " + draft, String(e).slice(0, 300)); }
+}
+
+const clients = {
+  "openai chat": {
+    whole: async (model, prompt, draft) =>
+      (await o.chat.completions.create({ model, messages: user(prompt), draft })).choices[0].message.content,
+    pieces: async function* (model, prompt, draft, signal) {
+      const asked = { model, messages: user(prompt), draft, stream: true };
+      for await (const chunk of await o.chat.completions.create(asked, { signal })) yield chunk.choices[0].delta.content ?? "";
+    },
+    status,
+  },
+  "openai chat helper": {
+    whole: async (model, prompt, draft) =>
+      (await o.chat.completions.stream({ model, messages: user(prompt), draft }).finalChatCompletion()).choices[0].message.content,
+    pieces: async function* (model, prompt, draft, signal) {
+      const stream = o.chat.completions.stream({ model, messages: user(prompt), draft }, { signal });
+      for await (const chunk of stream) yield chunk.choices[0].delta.content ?? "";
+    },
+    status,
+  },
+  "openai responses": {
+    whole: async (model, input, draft) => (await o.responses.create({ model, input, draft })).output_text,
+    pieces: async function* (model, input, draft, signal) {
+      const stream = o.responses.stream({ model, input, draft }, { signal });
+      for await (const event of stream) if (event.type === "response.output_text.delta") yield event.delta;
+    },
+    status,
+  },
+  "anthropic messages": {
+    whole: async (model, prompt, draft) =>
+      (await a.messages.create({ model, max_tokens: 50, messages: user(prompt), draft })).content[0].text,
+    pieces: async function* (model, prompt, draft, signal) {
+      const stream = a.messages.stream({ model, max_tokens: 900, messages: user(prompt), draft }, { signal });
+      for await (const event of stream) if (event.type === "content_block_delta") yield event.delta.text;
+    },
+    status,
+  },
+  "ai openai (responses)": ofAiSdk((draft, model) => createOpenAI({ ...v1, fetch: withDraft(draft) })(model)),
+  "ai openai (chat)": ofAiSdk((draft, model) => createOpenAI({ ...v1, fetch: withDraft(draft) }).chat(model)),
+  "ai anthropic": ofAiSdk((draft, model) => createAnthropic({ ...v1, fetch: withDraft(draft) })(model)),
+  "ai compatible": ofAiSdk((draft, model) => createOpenAICompatible({ ...v1, name: "fd", fetch: withDraft(draft) })(model)),
+};
+
+async function whatFails(work) {
+  try {
+    await work();
+  } catch (error) {
+    return error;
+  }
+  throw new Error("it did not fail");
+}
+
+async function drained(pieces) {
+  let text = "";
+  for await (const piece of pieces) text += piece;
+  return text;
+}
+
+async function leave(client) {
+  const leaving = new AbortController();
+  try {
+    for await (const piece of client.pieces("large", slow, "off", leaving.signal)) if (piece) leaving.abort();
+  } catch {
+    // some throw that they were aborted, some just end
   }
 }
-try { await a.messages.create({ model: "lerge", max_tokens: 5, messages: [{ role: "user", content: ask }] }); } catch (e) { say("anthropic error", [e.status, e.error?.error?.type]); }
-try { await o.responses.create({ model: "lerge", input: ask }); } catch (e) { say("openai error", [e.status, e.code]); }
+
+for (const [name, client] of Object.entries(clients)) {
+  try {
+    for (const draft of ["off", "frames"]) {
+      const shown = [await client.whole("large", ask, draft), await drained(client.pieces("large", ask, draft))];
+      say(`${name} ${draft}`, shown);
+    }
+    say(`${name} error`, client.status(await whatFails(() => client.whole("lerge", ask, "off"))));
+    await leave(client);
+    say(`${name} left`, true);
+  } catch (error) {
+    say(`${name} FAILED`, String(error.stack).slice(0, 400));
+  }
+}
