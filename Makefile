@@ -45,6 +45,7 @@ format: ## Let Ruff mend what it can.
 lock: ## Write requirements.lock and deploy/requirements.lock anew.
 	$(LOCK) --upgrade --extra dev --output-file requirements.lock pyproject.toml
 	$(LOCK) --upgrade --constraint requirements.lock --output-file deploy/requirements.lock pyproject.toml
+	$(LOCK) --upgrade --output-file tests/clients/llama_index/requirements.lock tests/clients/llama_index/requirements.in
 
 clean: stop ## Remove what the checks and the demo left; .venv stays.
 	rm -rf .state .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist *.egg-info

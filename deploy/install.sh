@@ -60,9 +60,23 @@ install_packages() {
 }
 
 # What an installation from a lock file is made of; `dev` has all that `run` has.
-stamp() { cat "$1" pyproject.toml deploy/install.sh deploy/llama_cpp.cmake deploy/amx_tiles.h | sha256sum | cut -d' ' -f1; }
+stamp() {
+    cat "$1" pyproject.toml deploy/install.sh deploy/llama_cpp.cmake deploy/amx_tiles.h \
+        tests/clients/llama_index/requirements.lock tests/clients/node/package-lock.json | sha256sum | cut -d' ' -f1
+}
 
 installed() { grep -q -e "$(stamp "$lock")" -e "$(stamp requirements.lock)" .venv/installed 2>/dev/null; }
+
+# Clients that the tests call, and that want other versions than ours, or Node.
+install_clients() {
+    say "Installing the clients of the tests"
+    "$python" -m venv --clear tests/clients/llama_index/.venv
+    tests/clients/llama_index/.venv/bin/python -m pip install --quiet --require-hashes \
+        -r tests/clients/llama_index/requirements.lock
+    if command -v node >/dev/null && command -v npm >/dev/null; then
+        (cd tests/clients/node && npm ci --silent)
+    fi
+}
 
 install_packages
 python=$(find_python) || { say "Python 3.11 or newer is needed; PYTHON=… names one."; exit 1; }
@@ -79,4 +93,5 @@ say "Installing what $lock names. llama-cpp-python is compiled once: two to four
     | "$python" deploy/install_progress.py .venv/install.log \
     || { say "That failed. The end of .venv/install.log:"; tail -n 25 .venv/install.log >&2; exit 1; }
 .venv/bin/python -m pip install -v --no-deps -e . 2>&1 | "$python" deploy/install_progress.py .venv/install.log
+[ "$lock" != requirements.lock ] || install_clients
 stamp "$lock" >.venv/installed

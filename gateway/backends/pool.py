@@ -11,6 +11,7 @@ from gateway.backends.call import BackendClient
 from gateway.backends.edge import EdgeBackend
 from gateway.backends.extra_requests import ExtraRequests
 from gateway.backends.health import Health
+from gateway.backends.minilm import MiniLMBackend
 from gateway.backends.openai import OpenAIBackend
 from gateway.edge.client import EdgeClient
 from gateway.errors import EdgeUnavailable
@@ -37,8 +38,8 @@ class Backends:
         self._edge_client = edge
         self._trust = trust
         self._edge = None if edge is None else EdgeBackend(edge)
-        self._clients: dict[Backend, OpenAIBackend] = {}
-        self._leaving: list[OpenAIBackend] = []
+        self._clients: dict[Backend, OpenAIBackend | MiniLMBackend] = {}
+        self._leaving: list[OpenAIBackend | MiniLMBackend] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -75,7 +76,8 @@ class Backends:
             return self._edge
         client = self._clients.get(backend)
         if client is None:
-            client = self._clients[backend] = OpenAIBackend(backend)
+            kind = MiniLMBackend if backend.type == "minilm" else OpenAIBackend
+            client = self._clients[backend] = kind(backend)
         return client
 
     async def retire(self, in_use: Collection[Backend]) -> None:

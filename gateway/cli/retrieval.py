@@ -40,7 +40,7 @@ def index(directory: Path, store: str, state: Path | None, *, embeddings: bool) 
     folder = _folder(state, store)
     embedder = None
     if embeddings:
-        from gateway.retrieval.minilm import MiniLM
+        from gateway.edge.minilm import MiniLM
 
         embedder = MiniLM()
     built = build(directory, folder, embedder, lambda done, of: click.echo(f"embedded {done:,} of {of:,}", err=True))
@@ -61,8 +61,8 @@ def search(query: str, store: str, state: Path | None, top_k: int) -> None:
     """Show what a store of type `files` has about QUERY."""
     import asyncio
 
+    from gateway.edge.minilm import MiniLM
     from gateway.retrieval.files import FileSearch
-    from gateway.retrieval.minilm import MiniLM
 
     folder = _folder(state, store)
     facts = folder.facts()

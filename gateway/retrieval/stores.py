@@ -123,7 +123,7 @@ class Retrieval:
 
     def _model(self) -> Any:  # noqa: ANN401 its room is imported with the first use
         if self._embedder is None:
-            self._embedder = import_module("gateway.retrieval.minilm").MiniLM()
+            self._embedder = import_module("gateway.edge.minilm").MiniLM()
         return self._embedder
 
 

@@ -5,12 +5,15 @@ Vectors are not looked at, in base64 or as numbers: a client gets exactly what t
 
 from __future__ import annotations
 
+from array import array
+from base64 import b64encode
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
-from gateway.errors import BackendBroken, InternalError, InvalidRequest
+from gateway.errors import BackendBroken, FieldUnsupported, InternalError, InvalidRequest
 from gateway.inference.deployment import Deployment
 from gateway.inference.events import Event, WholeAnswer
 from gateway.inference.request import DraftWish, InferenceRequest, Message, Sampling
@@ -21,6 +24,9 @@ from gateway.wire.openai_chat_error import has_error, refused_in_answer
 from gateway.wire.openai_completions import read_prompts
 
 _ENCODER = msgspec.json.Encoder()
+VECTOR_SIZE = 384
+"""Numbers in a vector of the model that runs beside the gateway."""
+_OWN = ("input", "dimensions", "encoding_format")
 
 
 class Body(msgspec.Struct):
@@ -104,6 +110,52 @@ def decode_answer(body: bytes, *, deployment: str) -> WholeAnswer:
         raise BackendBroken(f"{deployment} answered without embeddings", deployment=deployment)
     usage = None if answer.usage is None else Usage(input_tokens=max(0, answer.usage.prompt_tokens))
     return WholeAnswer(body=body, text="", finish_reason="stop", usage=usage)
+
+
+# --- an answer of our own -------------------------------------------------------------------------------------
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """Texts to be embedded, and how their vectors are written."""
+
+    texts: tuple[str, ...]
+    in_base64: bool
+
+
+def wanted_of(request: InferenceRequest, deployment: str) -> Wanted:
+    """What a model that reads texts, and has vectors of one length, is asked.
+
+    Raises:
+        FieldUnsupported: it is asked for something else; `param` is the field.
+    """
+    if request.surface != "embeddings":
+        raise FieldUnsupported(f"{deployment} makes embeddings, and answers nothing else.", param="model")
+    given = {name: msgspec.json.decode(request.fields[name]) for name in _OWN if name in request.fields}
+    inputs, _ = read_prompts(given["input"], "input")
+    texts = tuple(text for text in inputs if isinstance(text, str))
+    if len(texts) < len(inputs):
+        raise FieldUnsupported(f"{deployment} reads texts: it has other tokens than yours.", param="input")
+    if given.get("dimensions") not in (None, VECTOR_SIZE):
+        raise FieldUnsupported(f"{deployment} gives {VECTOR_SIZE} dimensions.", param="dimensions")
+    coding = given.get("encoding_format") or "float"
+    if coding not in {"float", "base64"}:
+        raise InvalidRequest("Invalid value for 'encoding_format': use 'float' or 'base64'", param="encoding_format")
+    return Wanted(texts, coding == "base64")
+
+
+def encode_vectors(rows: Sequence[bytes], wanted: Wanted, *, model: str, tokens: int) -> WholeAnswer:
+    """The answer that gives `rows`, each float32 in bytes, least significant first."""
+    data = [
+        {
+            "object": "embedding",
+            "index": index,
+            "embedding": b64encode(row).decode() if wanted.in_base64 else array("f", row).tolist(),
+        }
+        for index, row in enumerate(rows)
+    ]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    body = _ENCODER.encode({"object": "list", "data": data, "model": model, "usage": usage})
+    return WholeAnswer(body=body, text="", finish_reason="stop", usage=Usage(input_tokens=tokens))
 
 
 class AnswerEncoder:

@@ -15,7 +15,11 @@ ASK = "What is the capital of France?"
 DRAFT_ROUTE = "mode: draft_refine\n    models: [large]\n    fallback: [small]\n    draft: {max_tokens: 24}"
 MODELS = """
 - {{model_id: plain, model_name: large, api_base: "{url}", api_key_name: ours}}
-- {{model_id: drafts, model_name: large, api_base: "{url}", api_key_name: ours, headers: {{x-firstdraft-draft: frames}}}}
+- model_id: drafts
+  model_name: large
+  api_base: "{url}"
+  api_key_name: ours
+  headers: {{x-firstdraft-draft: frames}}
 - {{model_id: unknown, model_name: lerge, api_base: "{url}", api_key_name: ours}}
 """
 

@@ -53,23 +53,29 @@ class MiniLM:
         self._weights = _read_safetensors(folder / "model.safetensors")
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """One row for each text."""
+        """One row for each text, of which only the beginning is read where it is long."""
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))  # alike lengths: little padding
         vectors = np.zeros((len(texts), SIZE), np.float32)
         for start in range(0, len(order), _BATCH):
             batch = order[start : start + _BATCH]
-            vectors[batch] = self._forward([self._tokens(texts[index]) for index in batch])
+            vectors[batch] = self._forward([self.read(texts[index])[0] for index in batch])
         return vectors
+
+    def vectors(self, batch: list[list[int]]) -> Vectors:
+        """One row for each of a few texts, that have been read."""
+        return self._forward(batch)
 
     # --- words to ids: BERT's tokenizer, uncased ----------------------------------------------------------------
 
-    def _tokens(self, text: str) -> list[int]:
+    def read(self, text: str) -> tuple[list[int], bool]:
+        """A text's tokens, at most as many as the model was trained for, and whether these are all of it."""
         ids = [self._ids["[CLS]"]]
         for word in _words(text[: _MOST_TOKENS * 40]):
             ids += self._pieces(word)
-            if len(ids) >= _MOST_TOKENS - 1:
+            if len(ids) >= _MOST_TOKENS:
                 break
-        return [*ids[: _MOST_TOKENS - 1], self._ids["[SEP]"]]
+        is_whole = len(ids) < _MOST_TOKENS and len(text) <= _MOST_TOKENS * 40
+        return [*ids[: _MOST_TOKENS - 1], self._ids["[SEP]"]], is_whole
 
     def _pieces(self, word: str) -> list[int]:
         unknown = [self._ids["[UNK]"]]
