@@ -70,9 +70,8 @@ installed() { grep -q -e "$(stamp "$lock")" -e "$(stamp requirements.lock)" .ven
 # Clients that the tests call, and that want other versions than ours, or Node.
 install_clients() {
     say "Installing the clients of the tests"
-    "$python" -m venv --clear tests/clients/llama_index/.venv
-    tests/clients/llama_index/.venv/bin/python -m pip install --quiet --require-hashes \
-        -r tests/clients/llama_index/requirements.lock
+    "$python" -m venv --clear .venv-llama-index
+    .venv-llama-index/bin/python -m pip install --quiet --require-hashes -r tests/clients/llama_index/requirements.lock
     if command -v node >/dev/null && command -v npm >/dev/null; then
         (cd tests/clients/node && npm ci --silent)
     fi

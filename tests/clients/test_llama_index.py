@@ -10,7 +10,7 @@ from tests.gateway_fixture import KEY, policy_text
 from tests.upstream.script import Script
 
 FOLDER = Path(__file__).parent / "llama_index"
-PYTHON = FOLDER / ".venv/bin/python"
+PYTHON = FOLDER.parents[2] / ".venv-llama-index/bin/python"
 DRAFT_ROUTE = "mode: draft_refine\n    models: [large]\n    fallback: [small]\n    draft: {max_tokens: 24}"
 TEXT = "Paris it is."
 SLOW = json.dumps({"script": {"chunks": 400, "delay_s": 0.05}})
