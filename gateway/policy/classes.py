@@ -2,8 +2,8 @@
 
 Two requests with equal keys have equal outcomes in every condition. What is only compared with constants is known by
 its place among them, so that the number of keys stays small: a prompt's length by the limits that it passes, a feature
-by which of the named ones it is, labels by which of the named ones are there. Texts that are not ASCII are never thrown
-together with others: some of them cannot even be shown to a condition.
+by which of the named ones it is, labels by which of the named ones are there. What is no text raises `NoText`: it cannot
+be shown to a condition, and must not be taken for something like it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,26 @@ from gateway.policy.facts import VARIABLES, Facts
 from gateway.policy.syntax import Call, Constant, ListOf, Name, Node, Select, children
 
 Reader = Callable[[Facts], Hashable]
+"""Raises NoText."""
 
 _ORDERED = frozenset({"_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_"})
 _MAPS = {"request.metadata": "metadata", "request.headers": "headers"}
+
+
+class NoText(Exception):
+    """A text of the facts is no text: its Unicode is broken, or it has a NUL, where the library would end it."""
+
+
+def check_text(*texts: str) -> None:
+    """Raises NoText for what no condition can be asked about."""
+    for text in texts:
+        if "\0" in text:
+            raise NoText
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise NoText from None
 
 
 class _Uses:
@@ -99,8 +116,8 @@ def _reader(name: str, uses: _Uses) -> Reader:
         return _members("unhealthy", None if uses.is_whole else uses.constants)
     if name == "tenant.labels":
         return _members("tenant_labels", None if uses.is_whole else uses.constants)
-    if variable.type == "string" and not uses.is_whole:
-        return _one_of(variable.read, uses.constants)
+    if variable.type == "string":
+        return _one_of(variable.read, None if uses.is_whole else uses.constants)
     return variable.read
 
 
@@ -119,26 +136,25 @@ def _place(read: Callable[[Facts], object], constants: Iterable[object]) -> Read
     return place
 
 
-def _one_of(read: Callable[[Facts], object], constants: Iterable[object]) -> Reader:
-    named = frozenset(constants)
+def _one_of(read: Callable[[Facts], object], constants: Iterable[object] | None) -> Reader:
+    named = frozenset(constants or ())
 
     def one_of(facts: Facts) -> Hashable:
         value = cast("str", read(facts))
-        return value if value in named or not value.isascii() else None
+        if value not in named:
+            check_text(value)
+        return value if constants is None or value in named else None
 
     return one_of
 
 
 def _labels(constants: Iterable[object] | None) -> Reader:
-    if constants is None:
-        return lambda facts: facts.labels | facts.tenant_labels
-    named = frozenset(constants)
+    named = None if constants is None else frozenset(constants)
 
     def labels(facts: Facts) -> Hashable:
-        if not facts.labels and not facts.tenant_labels:
-            return None
         given = facts.labels | facts.tenant_labels
-        return given & named if "".join(given).isascii() else given
+        check_text(*given)
+        return given if named is None else given & named
 
     return labels
 
@@ -148,7 +164,8 @@ def _members(field: str, constants: Iterable[object] | None) -> Reader:
 
     def members(facts: Facts) -> Hashable:
         value: frozenset[str] = getattr(facts, field)
-        return value if named is None or not value or not "".join(value).isascii() else value & named
+        check_text(*value)
+        return value if named is None else value & named
 
     return members
 
@@ -158,10 +175,16 @@ def _entries(field: str, keys: Iterable[object]) -> Reader:
 
     def entries(facts: Facts) -> Hashable:
         given = getattr(facts, field)
+        check_text(*given, *given.values())
         return tuple([given.get(key) for key in asked]) if given else None
 
     return entries
 
 
 def _whole_map(field: str) -> Reader:
-    return lambda facts: frozenset(getattr(facts, field).items())
+    def whole(facts: Facts) -> Hashable:
+        given = getattr(facts, field)
+        check_text(*given, *given.values())
+        return frozenset(given.items())
+
+    return whole

@@ -18,7 +18,7 @@ from gateway.policy.compiled import CompiledPolicy, Constraint, DraftRule, Mode,
 from gateway.policy.dead_rules import look_at_literals, look_for_dead_rules
 from gateway.policy.document import Document
 from gateway.policy.environment import Environment
-from gateway.policy.expressions import Conditions
+from gateway.policy.conditions import Conditions
 from gateway.policy.mistakes import Mistakes
 from gateway.policy.validate import validate
 

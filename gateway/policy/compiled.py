@@ -16,7 +16,8 @@ from gateway.errors import Mistake
 from gateway.inference.deployment import Backend, Deployment
 from gateway.inference.prediction import Prediction
 from gateway.inference.request import DraftWish, InferenceRequest
-from gateway.policy.expressions import Condition, Conditions
+from gateway.policy.conditions import Conditions
+from gateway.policy.expressions import Condition
 from gateway.retrieval.rule import PassageStore, RetrievalRule
 from gateway.tenants.tenant import Tenant
 

@@ -1,8 +1,4 @@
-"""Conditions (`when`): CEL, type-checked when the policy is loaded, evaluated together for each request.
-
-One evaluation costs 1.3 µs, nearly all of it the way into the C++ library and back. So the conditions of a policy are
-compiled once more as one list, `[(a), (b), …]`, and a request asks for all of their values at once. An error in
-one of them makes the whole list an error; only then are they evaluated one by one.
+"""Conditions (`when`): CEL, type-checked when the policy is loaded. `conditions` evaluates those of a policy together.
 
 A condition has three outcomes: True, False, and None, "could not be evaluated". What None means is for the caller to
 say: it applies a constraint and does not match a route. The library gives errors as values that are truthy, so only a
@@ -12,19 +8,15 @@ plain `True` inside a BOOL counts. It bounds expressions itself: 32 levels deep,
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
-
 from cel_expr_python import cel
 
-from gateway.policy.classes import key_readers
 from gateway.policy.facts import VARIABLES, Facts, Variable
 from gateway.policy.mistakes import suggestion
 from gateway.policy.syntax import Node, Unknown, read
 
 MOST_CHARACTERS = 4_000
-_MOST_CHARACTERS_TOGETHER = 50_000
 
 _COMPLAINT = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)$", re.MULTILINE)
 _UNDECLARED = re.compile(r"undeclared reference to '([^']*)'")
@@ -121,97 +113,6 @@ class Compiler:
         if "token recognition error at: '= '" in words:
             return "`=` is no comparison; write `==`"
         return words
-
-
-class _Group:
-    """Conditions in a row, evaluated with one expression; with those of its parts where that one cannot be used."""
-
-    __slots__ = ("_expression", "_parts", "_size")
-
-    def __init__(self, environment: cel.Env, conditions: Sequence[Condition], sizes: Sequence[int]) -> None:
-        self._size = len(conditions)
-        self._expression = conditions[0].expression if self._size == 1 else _joined(environment, conditions)
-        self._parts = () if self._size == 1 else groups(environment, conditions, sizes)
-
-    def outcomes(self, activation: cel.Activation) -> list[bool | None]:
-        """The outcome of each, in order."""
-        if not self._parts:
-            return [outcome_of(self._expression, activation)]
-        if self._expression is not None:
-            try:
-                found = self._expression.eval(activation).plain_value()
-            except Exception:  # noqa: BLE001 - as in outcome_of
-                found = None
-            # An error comes as a text. Of a list, all elements are of the type that was checked at load.
-            if isinstance(found, list) and len(found) == self._size and _BOOLEANS.issuperset(found):
-                return cast("list[bool | None]", found)
-        return [outcome for part in self._parts for outcome in part.outcomes(activation)]
-
-
-_BOOLEANS = frozenset({True, False})
-_SIZES = (128, 16, 1)
-"""Of groups and of their parts: an error in one condition costs two groups and its 16 neighbours, not all of them."""
-
-
-def groups(environment: cel.Env, conditions: Sequence[Condition], sizes: Sequence[int] = _SIZES) -> tuple[_Group, ...]:
-    """`conditions` in groups of `sizes[0]`, these in parts of `sizes[1]`, and so on down to 1."""
-    size, *smaller = sizes
-    starts = range(0, len(conditions), size)
-    return tuple(_Group(environment, conditions[start : start + size], smaller or (1,)) for start in starts)
-
-
-def _joined(environment: cel.Env, conditions: Sequence[Condition]) -> cel.Expression | None:
-    """One list of all of them; None where that is too long, or one of them uses up the depth that a list needs."""
-    if sum(len(condition.source) + 5 for condition in conditions) > _MOST_CHARACTERS_TOGETHER:
-        return None
-    # Line breaks, so that a comment at the end of one expression does not swallow the next.
-    source = "[" + ",".join(f"(\n{condition.source}\n)" for condition in conditions) + "]"
-    try:
-        return environment.compile(source)
-    except RuntimeError:
-        return None
-
-
-class Conditions:
-    """All conditions of one policy, by position; made to be evaluated together. Immutable once made."""
-
-    def __init__(self, compiler: Compiler, conditions: Sequence[Condition]) -> None:
-        self._size = len(conditions)
-        self._environment = compiler.environment
-        self.trees = tuple(condition.tree for condition in conditions)
-        """The tree of each, for reasoning about all requests."""
-        mentioned = " ".join(condition.source for condition in conditions)
-        # A variable can only be used by its last name; one too many only costs its binding.
-        self._variables = tuple(v for v in VARIABLES if v.name.rpartition(".")[2] in mentioned)
-        self._groups = groups(compiler.environment, conditions)
-        self._readers = key_readers(self.trees)
-
-    def __len__(self) -> int:
-        return self._size
-
-    def key(self, facts: Facts) -> tuple[Hashable, ...]:
-        """Equal for two requests only if every condition has the same outcome in both."""
-        return tuple([read(facts) for read in self._readers])
-
-    def evaluate(self, facts: Facts) -> list[bool | None]:
-        """The outcome of each condition, in order. Never raises: what goes wrong is None."""
-        if not self._size:
-            return []
-        try:
-            activation = self._environment.Activation(bindings(facts, self._variables))
-        except Exception:  # noqa: BLE001 - facts that cannot be bound (broken Unicode) must fail closed, whatever is raised
-            return [None] * self._size
-        if len(self._groups) == 1:
-            return self._groups[0].outcomes(activation)
-        return [outcome for group in self._groups for outcome in group.outcomes(activation)]
-
-    def outcome(self, condition: Condition, facts: Facts) -> bool | None:
-        """The outcome of a condition that is none of these. Never raises."""
-        try:
-            activation = self._environment.Activation(bindings(facts, VARIABLES))
-        except Exception:  # noqa: BLE001 - as in evaluate
-            return None
-        return outcome_of(condition.expression, activation)
 
 
 def bindings(facts: Facts, variables: Sequence[Variable]) -> dict[str, object]:

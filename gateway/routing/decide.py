@@ -38,7 +38,7 @@ def decide(policy: CompiledPolicy, facts: Facts) -> Decision:
     """Decide how the request behind `facts` is served under `policy`. Never raises; equal arguments, equal decision."""
     named = policy.models.get(facts.model)
     if named is None:
-        _, reasons = applied_constraints(policy, policy.conditions.evaluate(facts))
+        _, reasons = applied_constraints(policy, policy.conditions.outcomes(facts))
         message = f"There is no model {facts.model[:_MOST_CHARACTERS_TOLD]!r}{suggestion(facts.model, policy.models)}"
         return _refused(policy, UnknownModel(message, param="model"), reasons)
     settled = settle(policy, facts)
@@ -95,7 +95,7 @@ def _no_retrieval(policy: CompiledPolicy, facts: Facts, settled: Settled, route:
 
 def searchable(policy: CompiledPolicy, facts: Facts, store: PassageStore) -> str:
     """Why whoever stands behind `facts` may not search this store, empty when they may."""
-    applied, _ = applied_constraints(policy, policy.conditions.evaluate(facts))
+    applied, _ = applied_constraints(policy, policy.conditions.outcomes(facts))
     return Filter(policy, facts, applied).objection_to(store, facts.tenant_name)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from gateway.inference.deployment import Deployment
 from gateway.policy.compiled import CompiledPolicy, Constraint, Mode, Route
+from gateway.policy.conditions import Outcomes
 from gateway.policy.facts import Facts
 from gateway.routing.candidates import Filter, is_too_long_for_edge
 from gateway.routing.decision import Removal
@@ -39,19 +40,20 @@ class Settled:
 
 def settle(policy: CompiledPolicy, facts: Facts) -> Settled:
     """Constraints, route and candidates of the request, whose model is one of the policy's."""
-    key = _kind(policy, facts)
+    outcomes = policy.conditions.outcomes(facts)
+    key = _kind(policy, facts, outcomes)
     found = policy.memo.get(key)
     if isinstance(found, Settled):
         return found
-    settled = _settle(policy, facts)
+    settled = _settle(policy, facts, outcomes)
     policy.memo.put(key, settled)
     return settled
 
 
-def _kind(policy: CompiledPolicy, facts: Facts) -> Hashable:
+def _kind(policy: CompiledPolicy, facts: Facts, outcomes: Outcomes) -> Hashable:
     edge = policy.edge
     return (
-        policy.conditions.key(facts),
+        outcomes,
         facts.model,
         facts.tools,
         facts.images,
@@ -63,8 +65,7 @@ def _kind(policy: CompiledPolicy, facts: Facts) -> Hashable:
     )
 
 
-def _settle(policy: CompiledPolicy, facts: Facts) -> Settled:
-    outcomes = policy.conditions.evaluate(facts)
+def _settle(policy: CompiledPolicy, facts: Facts, outcomes: Outcomes) -> Settled:
     applied, reasons = applied_constraints(policy, outcomes)
     passing = Filter(policy, facts, applied)
     route = _matching(policy, outcomes, reasons)
@@ -90,28 +91,27 @@ def _settle(policy: CompiledPolicy, facts: Facts) -> Settled:
     )
 
 
-def applied_constraints(policy: CompiledPolicy, outcomes: list[bool | None]) -> tuple[list[Constraint], list[str]]:
+def applied_constraints(policy: CompiledPolicy, outcomes: Outcomes) -> tuple[list[Constraint], list[str]]:
     """The constraints that apply, and why: a condition that could not be evaluated applies its constraint."""
+    true, false = outcomes
     applied = [
-        constraint
-        for constraint in policy.constraints
-        if constraint.when is None or outcomes[constraint.when] is not False
+        constraint for constraint in policy.constraints if (when := constraint.when) is None or not false >> when & 1
     ]
     reasons = []
     for constraint in applied:
-        unknown = constraint.when is not None and outcomes[constraint.when] is None
+        unknown = constraint.when is not None and not true >> constraint.when & 1
         because = ": its condition could not be evaluated" if unknown else ""
         reasons.append(f"constraint `{constraint.name}` applies{because}")
     return applied, reasons
 
 
-def _matching(policy: CompiledPolicy, outcomes: list[bool | None], reasons: list[str]) -> Route | None:
+def _matching(policy: CompiledPolicy, outcomes: Outcomes, reasons: list[str]) -> Route | None:
+    true, false = outcomes
     for route in policy.routes:
         when = route.when
-        outcome = when is None or outcomes[when]
-        if outcome:
+        if when is None or true >> when & 1:
             reasons.append(f"route `{route.name}` is the first that matches")
             return route
-        if outcome is None:
+        if not false >> when & 1:
             reasons.append(f"route `{route.name}` is passed over: its condition could not be evaluated")
     return None

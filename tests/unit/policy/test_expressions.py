@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.policy.expressions import Compiler, Conditions, ExpressionError
+from gateway.policy.conditions import Conditions
+from gateway.policy.expressions import Compiler, ExpressionError
 from gateway.policy.facts import VARIABLES, Facts
 
 FACTS = Facts(
