@@ -2,8 +2,8 @@
 
 Two requests with equal keys have equal outcomes in every condition. What is only compared with constants is known by
 its place among them, so that the number of keys stays small: a prompt's length by the limits that it passes, a feature
-by which of the named ones it is, labels by which of the named ones are there. What is no text raises `NoText`: it cannot
-be shown to a condition, and must not be taken for something like it.
+by which of the named ones it is, labels by which of the named ones are there. What is no text raises `NoText`: it
+cannot be shown to a condition, and must not be taken for something like it.
 """
 
 from __future__ import annotations

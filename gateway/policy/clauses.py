@@ -1,10 +1,10 @@
 """A condition taken apart into clauses that each ask about one variable, so that outcomes can be looked up.
 
-`tenant.region == "eu" && "health" in request.labels` is two questions, each of one variable; what each variable is worth
-in all conditions of a policy can be written down at load (`tables`). A condition becomes `all of (any of (questions))`;
-negations are pushed down to the questions. That keeps errors as CEL has them: with `&&` as the smaller and `||` as the
-larger of false < error < true, both distribute over each other. What does not fit (two variables in one comparison,
-macros, arithmetic, a regular expression) is left to the library as a whole.
+`tenant.region == "eu" && "health" in request.labels` is two questions, each of one variable; what each variable is
+worth in all conditions of a policy can be written down at load (`tables`). A condition becomes `all of (any of
+(questions))`; negations are pushed down to the questions. That keeps errors as CEL has them: with `&&` as the smaller
+and `||` as the larger of false < error < true, both distribute over each other. What does not fit (two variables in one
+comparison, macros, arithmetic, a regular expression) is left to the library as a whole.
 """
 
 from __future__ import annotations

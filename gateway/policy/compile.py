@@ -15,11 +15,12 @@ from gateway.policy.compile_rules import RulesCompiler
 from gateway.policy.compile_stores import StoresCompiler
 from gateway.policy.compile_tenants import TenantsCompiler
 from gateway.policy.compiled import CompiledPolicy, Constraint, DraftRule, Mode, Route, TenantPolicy, lacking
+from gateway.policy.conditions import Conditions
 from gateway.policy.dead_rules import look_at_literals, look_for_dead_rules
 from gateway.policy.document import Document
 from gateway.policy.environment import Environment
-from gateway.policy.conditions import Conditions
 from gateway.policy.mistakes import Mistakes
+from gateway.policy.pools import courses_of
 from gateway.policy.validate import validate
 
 __all__ = ["CompiledPolicy", "Constraint", "DraftRule", "Mode", "Route", "TenantPolicy", "compile_policy"]
@@ -68,7 +69,7 @@ def compile_policy(document: Document, environment: Environment, mistakes: Mista
     mistakes.raise_any()
     look_for_dead_rules(policy, document, mistakes)
     mistakes.raise_any()
-    return replace(policy, warnings=tuple(sorted(mistakes.warnings)))
+    return replace(policy, warnings=tuple(sorted(mistakes.warnings)), courses=courses_of(policy))
 
 
 def _place(deployment: Deployment) -> str:

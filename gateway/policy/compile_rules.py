@@ -112,6 +112,8 @@ class RulesCompiler:
     def routes(self, specs: Specs) -> tuple[Route, ...]:
         """All routes, in the order of the files."""
         self._refuse_repeated_names((path, spec.name) for path, spec in specs.routes)
+        # Positions grow in the order of the routes, also where a constraint has the same condition.
+        self._positions.clear()
         routes = []
         matches_all, seen = "", dict[str, str]()
         for path, spec in specs.routes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,6 +19,8 @@ from gateway.inference.prediction import Prediction
 from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.policy.conditions import Conditions
 from gateway.policy.expressions import Condition
+from gateway.policy.pools import Course
+from gateway.policy.rule_index import RuleIndex
 from gateway.retrieval.rule import PassageStore, RetrievalRule
 from gateway.tenants.tenant import Tenant
 
@@ -119,22 +122,24 @@ class Lacking:
     json_output: int
     plain_only: int
     """Neither audio nor several answers: the edge."""
-    length: int
-    """Not any length: their context is known, or is the edge's."""
     contexts: tuple[int, ...]
     """Of those that are not the edge's, the shortest first: a request's length is known by how many it passes."""
+    too_short: tuple[int, ...]
+    """For each number of contexts that a request passes, the deployments that have these."""
 
 
 def lacking(deployments: Iterable[Deployment]) -> Lacking:
     """The masks of `deployments`, their bits in the order in which they come."""
     bits = [(1 << position, deployment) for position, deployment in enumerate(deployments)]
+    limited = [(bit, d.context_tokens) for bit, d in bits if d.context_tokens is not None and not d.is_edge]
+    contexts = sorted({tokens for _, tokens in limited})
     return Lacking(
         tools=sum(bit for bit, deployment in bits if not deployment.tools),
         images=sum(bit for bit, deployment in bits if not deployment.images),
         json_output=sum(bit for bit, deployment in bits if not deployment.json_output),
         plain_only=sum(bit for bit, deployment in bits if deployment.is_edge),
-        length=sum(bit for bit, deployment in bits if deployment.is_edge or deployment.context_tokens is not None),
-        contexts=tuple(sorted({d.context_tokens for _, d in bits if d.context_tokens is not None and not d.is_edge})),
+        contexts=tuple(contexts),
+        too_short=tuple(sum(bit for bit, tokens in limited if tokens < most) for most in (*contexts, math.inf)),
     )
 
 
@@ -290,6 +295,8 @@ class CompiledPolicy:
     lacking: Lacking
     expected: Mapping[str, Prediction] = field(default_factory=dict)
     """By id of deployment: how fast policy expects it to be."""
+    courses: Mapping[tuple[str, str], Course] = field(default_factory=dict)
+    """By the names of route and model: what may be used, ready to be filtered."""
     places: dict[str, str] = field(default_factory=dict)
     """Deployment id -> it and where it is, as it stands in the keys of cached answers."""
     watched: frozenset[Path] = field(default=frozenset())
@@ -300,6 +307,11 @@ class CompiledPolicy:
     """What is allowed and most likely not meant."""
 
     memo: Memo = field(default_factory=Memo, init=False, compare=False, repr=False)
+    index: RuleIndex = field(init=False, compare=False, repr=False)
+    """Constraints and routes by their conditions."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", RuleIndex(self.constraints, self.routes))
 
     def believed(self, peer: str | None, values_of: Callable[[str], Sequence[str]]) -> dict[str, str]:
         """Of a request's headers those that its peer, an IP address, may set; names in lower case.

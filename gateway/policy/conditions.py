@@ -1,8 +1,8 @@
 """All conditions of one policy, evaluated together for each request.
 
-Most conditions compare variables with constants: they are taken apart at load (`clauses`), and their outcomes are looked
-up in one table for each variable (`tables`), as bits of all conditions at once, so that it hardly matters how many there
-are. A test holds the outcomes against the library's on random conditions.
+Most conditions compare variables with constants: they are taken apart at load (`clauses`), and their outcomes are
+looked up in one table for each variable (`tables`), as bits of all conditions at once, so that it hardly matters how
+many there are. A test holds the outcomes against the library's on random conditions.
 
 The others are left to the library. One evaluation costs 1.3 µs, nearly all of it the way into C++ and back, so they are
 compiled once more as one list, `[(a), (b), …]`, and asked for at once. An error in one of them makes the whole list an

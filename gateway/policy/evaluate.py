@@ -1,7 +1,7 @@
 """What a part of a condition is worth when everything that it depends on is known: CEL, as far as policies use it.
 
-Only for reasoning about all requests at load (`space`, `search`); requests themselves are evaluated by the library.
-What is not known here is `NotKnown`, never a guess; a test compares the two on random conditions.
+For reasoning about all requests at load (`space`, `search`), and for what is written down of conditions (`tables`).
+What is not known here is `NotKnown`, never a guess; tests compare it with the library on random conditions.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
 from cel_expr_python import cel
 
 from gateway.policy.facts import VARIABLES, Facts, Variable

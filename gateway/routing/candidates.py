@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import overload
 
 from gateway.inference.deployment import Deployment
 from gateway.policy.compiled import CompiledPolicy, Constraint
 from gateway.policy.facts import Facts
+from gateway.policy.pools import Pool
 from gateway.retrieval.rule import PassageStore
 from gateway.routing.decision import Removal
 
@@ -21,30 +24,22 @@ class Filter:
     the same filter: nothing can widen again what a constraint narrowed.
     """
 
-    __slots__ = ("_applied", "_facts", "_passing", "_policy", "allowed", "removed")
+    __slots__ = ("_applied", "_facts", "_policy", "allowed", "passing")
 
     def __init__(self, policy: CompiledPolicy, facts: Facts, applied: list[Constraint]) -> None:
         self._policy = policy
         self._facts = facts
         self._applied = applied
-        self.removed: dict[str, Removal] = {}
         self.allowed = ALL
         """The bits of the deployments that all constraints let pass."""
         for constraint in applied:
             self.allowed &= constraint.allowed
-        self._passing = self.allowed & ~_lacking(policy, facts)
+        self.passing = self.allowed & ~_lacking(policy, facts)
+        """Of these, the bits of those that can serve the request."""
 
-    def keep(self, deployments: Iterable[Deployment]) -> list[Deployment]:
-        """Those that pass, in order; the others are noted in `removed`."""
-        positions, passing, limited = self._policy.positions, self._passing, self._policy.lacking.length
-        kept = []
-        for deployment in deployments:
-            bit = 1 << positions[deployment.id]
-            if passing & bit and not (limited & bit and _is_too_long(deployment, self._facts)):
-                kept.append(deployment)
-            else:
-                self.removed[deployment.id] = self._removal(deployment)
-        return kept
+    def keeps(self, deployment: Deployment) -> bool:
+        """It is allowed, and can serve the request."""
+        return bool(self.passing >> self._policy.positions[deployment.id] & 1)
 
     def allows(self, deployment: Deployment) -> bool:
         """Every constraint lets it pass; whether it can serve the request is another question."""
@@ -59,7 +54,8 @@ class Filter:
                 return f"store `{store.name}` removed by constraint `{constraint.name}` ({reason})"
         return ""
 
-    def _removal(self, deployment: Deployment) -> Removal:
+    def removal(self, deployment: Deployment) -> Removal:
+        """Why it does not pass."""
         if not self.allows(deployment):
             for constraint in self._applied:
                 reason = constraint.objection(deployment)
@@ -69,7 +65,7 @@ class Filter:
 
 
 def _lacking(policy: CompiledPolicy, facts: Facts) -> int:
-    """The bits of the deployments that cannot do what the request needs, whatever its length."""
+    """The bits of the deployments that cannot do what the request needs."""
     lacking, mask = policy.lacking, 0
     if facts.tools:
         mask |= lacking.tools
@@ -79,7 +75,17 @@ def _lacking(policy: CompiledPolicy, facts: Facts) -> int:
         mask |= lacking.json_output
     if facts.audio or facts.n > 1:
         mask |= lacking.plain_only
+    if lacking.contexts:
+        mask |= lacking.too_short[length_of(policy, facts)]
+    edge = policy.edge
+    if edge is not None and is_too_long_for_edge(edge, facts):
+        mask |= 1 << policy.positions[edge.id]
     return mask
+
+
+def length_of(policy: CompiledPolicy, facts: Facts) -> int:
+    """How many of the known contexts the request does not fit in, the edge's aside."""
+    return bisect_left(policy.lacking.contexts, facts.prompt_tokens + (facts.max_tokens or 1))
 
 
 def _lack(deployment: Deployment, facts: Facts) -> tuple[str, str]:
@@ -97,15 +103,44 @@ def _lack(deployment: Deployment, facts: Facts) -> tuple[str, str]:
     return "context", "prompt and answer together are longer than its context"
 
 
-def _is_too_long(deployment: Deployment, facts: Facts) -> bool:
-    if deployment.is_edge:
-        return is_too_long_for_edge(deployment, facts)
-    context = deployment.context_tokens
-    return context is not None and facts.prompt_tokens + (facts.max_tokens or 1) > context
-
-
 def is_too_long_for_edge(edge: Deployment, facts: Facts) -> bool:
     """Its prompt leaves no room in the edge's context."""
     # What the edge runs with is known better than what policy says; it shortens its answer to what is left.
     known = [tokens for tokens in (edge.context_tokens, facts.edge_context_tokens) if tokens]
     return bool(known) and facts.prompt_tokens >= min(known)
+
+
+class Removed(Sequence[Removal]):
+    """Who was removed of some lists, and why: worked out when somebody asks, for a request seldom does."""
+
+    __slots__ = ("_candidates", "_filter", "_found")
+
+    def __init__(self, passing: Filter, *candidates: Pool) -> None:
+        self._filter = passing
+        self._candidates = candidates
+        self._found: tuple[Removal, ...] | None = None
+
+    def _all(self) -> tuple[Removal, ...]:
+        if self._found is None:
+            gone = {at.id: at for pool in self._candidates for at in pool.all.deployments if not self._filter.keeps(at)}
+            self._found = tuple(self._filter.removal(deployment) for deployment in gone.values())
+        return self._found
+
+    @overload
+    def __getitem__(self, place: int) -> Removal: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Removal]: ...
+    def __getitem__(self, place: int | slice) -> Removal | Sequence[Removal]:
+        return self._all()[place]
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._all() == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+    def __repr__(self) -> str:
+        return repr(self._all())

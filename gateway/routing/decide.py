@@ -7,7 +7,7 @@ exception; whatever prevents an answer is the decision's `refusal`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
 from gateway.errors import FirstdraftError, InvalidRequest, NoDeployment, PolicyDenied, UnknownModel
@@ -105,15 +105,15 @@ def _choices(
     """All that may answer, best first, and how many of them are what the route prefers."""
     fails = failing(policy, facts)
     if not fails and settled.in_order is not None:
-        return settled.in_order, len(settled.wanted) or len(settled.fallback)
+        return settled.in_order, len(settled.wanted.deployments) or len(settled.in_order)
     edge_last = route.mode is not Mode.EDGE_ONLY
     preferred = rank(settled.wanted, route, facts, fails=fails, edge_last=edge_last)
-    choices = [*preferred, *rank(settled.fallback, route, facts, fails=fails, edge_last=False)]
-    if not (fails and settled.fallback):
-        return tuple(choices), len(preferred) or len(choices)
+    choices = preferred + rank(settled.fallback, route, facts, fails=fails, edge_last=False)
+    if not (fails and settled.fallback.deployments):
+        return choices, len(preferred) or len(choices)
     # What fails now goes behind every fallback that does not.
-    choices.sort(key=lambda deployment: deployment.id in fails)
-    return tuple(choices), sum(1 for _ in takewhile((preferred or choices).__contains__, choices))
+    choices = tuple(sorted(choices, key=lambda deployment: deployment.id in fails))
+    return choices, sum(1 for _ in takewhile((preferred or choices).__contains__, choices))
 
 
 def _effective(mode: Mode, choices: tuple[Deployment, ...]) -> tuple[Mode, str]:
@@ -149,7 +149,7 @@ def _refused(
     reasons: Iterable[str],
     *,
     route: Route | None = None,
-    removed: tuple[Removal, ...] = (),
+    removed: Sequence[Removal] = (),
 ) -> Decision:
     return Decision(
         policy_version=policy.version,
@@ -162,7 +162,7 @@ def _refused(
     )
 
 
-def _refusal(route: Route, removed: tuple[Removal, ...], policy: CompiledPolicy) -> FirstdraftError:
+def _refusal(route: Route, removed: Sequence[Removal], policy: CompiledPolicy) -> FirstdraftError:
     """Who is to blame: policy, if a constraint removed any of them; else the request, if none can serve it."""
     if not removed:
         edge = "" if policy.edge is not None else ": the policy has no edge"

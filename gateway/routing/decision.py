@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -75,7 +76,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """Passages to be added; None: none, or `no_retrieval` says why not."""
     no_retrieval: str = ""
     """Why the route's passages may not be fetched for this request."""
-    removed: tuple[Removal, ...] = ()
+    removed: Sequence[Removal] = ()
     reasons: tuple[str, ...] = ()
     refusal: FirstdraftError | None = None
     """Why the request cannot be served; `deployments` is empty then."""

@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from operator import itemgetter
 
 from gateway.inference.deployment import TOKENS_PER_PRICE, Deployment
 from gateway.inference.prediction import Prediction
 from gateway.policy.compiled import CompiledPolicy, Route
 from gateway.policy.facts import Facts
+from gateway.policy.pools import Candidates, Rate
 
 NONE: frozenset[str] = frozenset()
 NEAR = 0.1
@@ -34,6 +36,7 @@ NEAR_WITH_PREFIX = 0.3
 _FAILS, _EDGE, _OVER = 1e9, 1e6, 1e3
 """Added to scores, which stay far below: each outweighs all that come after it."""
 _MOST_OVER = 900.0
+_MOST_TOKENS = 2**60
 
 
 def failing(policy: CompiledPolicy, facts: Facts) -> frozenset[str]:
@@ -51,65 +54,88 @@ def is_by_order(route: Route) -> bool:
     return not by_cost and not by_time
 
 
-def by_order(deployments: Sequence[Deployment], fails: frozenset[str], *, edge_last: bool) -> list[Deployment]:
+def by_order(candidates: Candidates, fails: frozenset[str], *, edge_last: bool) -> tuple[Deployment, ...]:
     """The policy's own order, but for what fails and, where it is only the fallback, the edge."""
-    return sorted(deployments, key=lambda at: (at.id in fails, edge_last and at.is_edge))
+    edge_last = edge_last and candidates.has_edge
+    if not fails and not edge_last:
+        return candidates.deployments
+    return tuple(sorted(candidates.deployments, key=lambda at: (at.id in fails, edge_last and at.is_edge)))
 
 
 def rank(
-    deployments: Sequence[Deployment], route: Route, facts: Facts, *, fails: frozenset[str] = NONE, edge_last: bool
-) -> list[Deployment]:
-    """`deployments` with the best first; those in `fails` last. Equals keep their order."""
+    candidates: Candidates, route: Route, facts: Facts, *, fails: frozenset[str] = NONE, edge_last: bool
+) -> tuple[Deployment, ...]:
+    """`candidates` with the best first; those in `fails` last. Equals keep their order."""
+    deployments = candidates.deployments
     if len(deployments) < 2:
-        return list(deployments)
+        return deployments
     if is_by_order(route):
-        return by_order(deployments, fails, edge_last=edge_last)
+        return by_order(candidates, fails, edge_last=edge_last)
     predicted = facts.predicted
-    scores = _scores(deployments, route, facts)
+    scores = _scores(candidates, route, facts)
+    edge_last = edge_last and candidates.has_edge
     if fails or edge_last or route.objectives.final_first_token_s is not None:
-        _add_penalties(scores, deployments, route, facts, fails=fails or NONE, edge_last=edge_last)
+        _add_penalties(scores, deployments, route, facts, fails=fails, edge_last=edge_last)
     order = sorted(range(len(scores)), key=scores.__getitem__)
     if route.prefix_affinity or (predicted and route.optimizes):
         first = _chosen(order, scores, deployments, route, facts)
         if first != order[0]:
             order.remove(first)
             order.insert(0, first)
-    return [deployments[place] for place in order]
+    ranked: tuple[Deployment, ...] = itemgetter(*order)(deployments)
+    return ranked
 
 
-def _scores(deployments: Sequence[Deployment], route: Route, facts: Facts) -> list[float]:
+def _scores(candidates: Candidates, route: Route, facts: Facts) -> list[float]:
+    deployments = candidates.deployments
     seconds = _seconds(deployments, facts) if route.optimizes and facts.predicted else None
     if seconds is None:
-        step = route.weight_latency / (len(deployments) - 1)
-        scores = [step * place for place in range(len(deployments))]
+        seconds, longest = range(len(deployments)), float(len(deployments) - 1)
     else:
-        scale = route.weight_latency / (max(seconds) or 1.0)
-        scores = [scale * taken for taken in seconds]
+        longest = max(seconds)
+    scale = route.weight_latency / (longest or 1.0)
     if route.weight_cost:
-        costs = _expected_costs(deployments, facts)
-        per_cost = route.weight_cost / (max(costs) or 1)
-        scores = [score + per_cost * cost for score, cost in zip(scores, costs, strict=True)]
+        costs = _expected_costs(candidates, facts) if facts.predicted else _worst_costs(candidates.rates, facts)
+        per_cost = route.weight_cost / (max(costs) or 1.0)
+        scores = [scale * taken + per_cost * cost for taken, cost in zip(seconds, costs, strict=True)]
+    else:
+        scores = [scale * taken for taken in seconds]
     most = route.objectives.cost_per_request_nanousd
     if most is not None:
         limit = most * TOKENS_PER_PRICE
-        scores = [
-            score + _OVER if worst_cost(deployment, facts) > limit else score
-            for score, deployment in zip(scores, deployments, strict=True)
-        ]
+        for place, deployment in enumerate(deployments):
+            if worst_cost(deployment, facts) > limit:
+                scores[place] += _OVER
     return scores
 
 
-def _expected_costs(deployments: Sequence[Deployment], facts: Facts) -> Sequence[float]:
-    if facts.predicted:
-        return [expected_cost(deployment, facts) for deployment in deployments]
-    prompt_tokens, most = facts.prompt_tokens, facts.max_tokens
-    return [  # as `worst_cost`, without a call for each of what may be a hundred
-        (price := at.price).input_nanousd * prompt_tokens + price.output_nanousd * (most or at.max_output_tokens)
-        for at in deployments
-    ]
+def _worst_costs(rates: Sequence[Rate], facts: Facts) -> list[float]:
+    """As `worst_cost`, without a call for each of what may be a hundred."""
+    prompt_tokens, most = _bounded(facts.prompt_tokens), _bounded(facts.max_tokens or 0)
+    if most:
+        return [of_input * prompt_tokens + of_output * most for of_input, of_output, _ in rates]
+    return [of_input * prompt_tokens + of_output * longest for of_input, of_output, longest in rates]
 
 
-def _seconds(deployments: Sequence[Deployment], facts: Facts) -> list[float] | None:
+def _bounded(tokens: int) -> float:
+    """A client may write a number that no float can hold."""
+    return float(max(-_MOST_TOKENS, min(tokens, _MOST_TOKENS)))
+
+
+def _expected_costs(candidates: Candidates, facts: Facts) -> list[float]:
+    """What the request will most likely cost at each, in millionths of a nano-dollar."""
+    predicted, prompt_tokens, most = facts.predicted, _bounded(facts.prompt_tokens), _bounded(facts.max_tokens or 0)
+    costs = []
+    for deployment, (of_input, of_output, longest) in zip(candidates.deployments, candidates.rates, strict=True):
+        tokens = most or longest
+        known = predicted.get(deployment.id)
+        if known is not None and known.output_tokens is not None:
+            tokens = min(tokens, known.output_tokens)
+        costs.append(of_input * prompt_tokens + of_output * tokens)
+    return costs
+
+
+def _seconds(deployments: Sequence[Deployment], facts: Facts) -> Sequence[float] | None:
     """The predicted time to the whole answer; of what is not known the best that is, so that it gets known."""
     known = [
         (predicted, _tokens(at, predicted, facts)) for at in deployments if (predicted := facts.predicted.get(at.id))
@@ -174,15 +200,6 @@ def _chosen(
 def _in_flight(deployment: Deployment, facts: Facts) -> int:
     predicted = facts.predicted.get(deployment.id)
     return 0 if predicted is None else predicted.in_flight_tokens
-
-
-def expected_cost(deployment: Deployment, facts: Facts) -> float:
-    """What this request will most likely cost there, in millionths of a nano-dollar."""
-    predicted = facts.predicted.get(deployment.id)
-    if predicted is None or predicted.output_tokens is None:
-        return worst_cost(deployment, facts)
-    price = deployment.price
-    return price.input_nanousd * facts.prompt_tokens + price.output_nanousd * _tokens(deployment, predicted, facts)
 
 
 def worst_cost(deployment: Deployment, facts: Facts) -> int:

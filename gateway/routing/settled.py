@@ -7,15 +7,15 @@ kept in the policy's memo; the key holds everything that it depends on.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from gateway.inference.deployment import Deployment
 from gateway.policy.compiled import CompiledPolicy, Constraint, Mode, Route
 from gateway.policy.conditions import Outcomes
 from gateway.policy.facts import Facts
-from gateway.routing.candidates import Filter, is_too_long_for_edge
+from gateway.policy.pools import NOBODY, Candidates, course_of
+from gateway.routing.candidates import Filter, Removed, is_too_long_for_edge, length_of
 from gateway.routing.decision import Removal
 from gateway.routing.rank import NONE, by_order, is_by_order
 
@@ -28,10 +28,10 @@ class Settled:
     """None: no route matches."""
     reasons: tuple[str, ...]
     passing: Filter
-    wanted: tuple[Deployment, ...] = ()
+    wanted: Candidates = NOBODY
     """What the route prefers and the filter left."""
-    fallback: tuple[Deployment, ...] = ()
-    removed: tuple[Removal, ...] = ()
+    fallback: Candidates = NOBODY
+    removed: Sequence[Removal] = ()
     in_order: tuple[Deployment, ...] | None = None
     """All of them, best first, where nothing fails; None where ranking has to be asked."""
     edge: tuple[Deployment, ...] = ()
@@ -60,7 +60,7 @@ def _kind(policy: CompiledPolicy, facts: Facts, outcomes: Outcomes) -> Hashable:
         facts.json_output,
         facts.audio,
         facts.n > 1,
-        bisect_left(policy.lacking.contexts, facts.prompt_tokens + (facts.max_tokens or 1)),
+        length_of(policy, facts),
         edge is not None and is_too_long_for_edge(edge, facts),
     )
 
@@ -71,47 +71,39 @@ def _settle(policy: CompiledPolicy, facts: Facts, outcomes: Outcomes) -> Settled
     route = _matching(policy, outcomes, reasons)
     if route is None:
         return Settled(route=None, reasons=tuple(reasons), passing=passing)
-    wanted = policy.wanted(route, policy.models[facts.model])
-    kept = passing.keep(wanted)
-    fallback = passing.keep([deployment for deployment in route.fallback if deployment not in wanted])
-    removed = tuple(passing.removed.values())
+    course = policy.courses.get((route.name, facts.model)) or course_of(policy, route, facts.model)
+    wanted, fallback = course.wanted.passing(passing.passing), course.fallback.passing(passing.passing)
     in_order = None
     if is_by_order(route):
         last = route.mode is not Mode.EDGE_ONLY
-        in_order = (*by_order(kept, NONE, edge_last=last), *by_order(fallback, NONE, edge_last=False))
+        in_order = by_order(wanted, NONE, edge_last=last) + fallback.deployments
+    edge = policy.edge
     return Settled(
         route=route,
         reasons=tuple(reasons),
         passing=passing,
-        wanted=tuple(kept),
-        fallback=tuple(fallback),
-        removed=removed,
+        wanted=wanted,
+        fallback=fallback,
+        removed=Removed(passing, course.wanted, course.fallback),
         in_order=in_order,
-        edge=tuple(passing.keep(() if policy.edge is None else (policy.edge,))),
+        edge=() if edge is None or not passing.keeps(edge) else (edge,),
     )
 
 
 def applied_constraints(policy: CompiledPolicy, outcomes: Outcomes) -> tuple[list[Constraint], list[str]]:
     """The constraints that apply, and why: a condition that could not be evaluated applies its constraint."""
-    true, false = outcomes
-    applied = [
-        constraint for constraint in policy.constraints if (when := constraint.when) is None or not false >> when & 1
-    ]
+    applied = policy.index.applying(outcomes)
     reasons = []
     for constraint in applied:
-        unknown = constraint.when is not None and not true >> constraint.when & 1
+        unknown = constraint.when is not None and outcomes.of(constraint.when) is None
         because = ": its condition could not be evaluated" if unknown else ""
         reasons.append(f"constraint `{constraint.name}` applies{because}")
     return applied, reasons
 
 
 def _matching(policy: CompiledPolicy, outcomes: Outcomes, reasons: list[str]) -> Route | None:
-    true, false = outcomes
-    for route in policy.routes:
-        when = route.when
-        if when is None or true >> when & 1:
-            reasons.append(f"route `{route.name}` is the first that matches")
-            return route
-        if not false >> when & 1:
-            reasons.append(f"route `{route.name}` is passed over: its condition could not be evaluated")
-    return None
+    route, passed_over = policy.index.first(outcomes)
+    reasons += [f"route `{other.name}` is passed over: its condition could not be evaluated" for other in passed_over]
+    if route is not None:
+        reasons.append(f"route `{route.name}` is the first that matches")
+    return route

@@ -40,8 +40,8 @@ MORE_ATOMS = (
     "request.tools && true",
     "request.feature in []",
     'tenant.region in ["", "eu"]',
-    'request.feature in tenant.labels || request.feature == tenant.region',
-    'size(request.feature) > 3',
+    "request.feature in tenant.labels || request.feature == tenant.region",
+    "size(request.feature) > 3",
     'request.feature < "m"',
     "request.stream == request.tools",
 )
