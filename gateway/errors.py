@@ -4,6 +4,7 @@
     ├── RequestError                     the client can mend it
     │   ├── InvalidRequest           400 a field is wrong; `param` names it
     │   │   └── FieldUnsupported     400 a deployment has no word for a field; another may have one
+    │   ├── InvalidHTTP              ··· no HTTP, a head that is too long or too slow, an expectation that is not met
     │   ├── Unauthenticated          401 no key, or a wrong one
     │   ├── PolicyDenied             403 constraints left no deployment
     │   ├── UnknownModel             404 no model of that name for this tenant
@@ -98,6 +99,16 @@ class FieldUnsupported(InvalidRequest):
     """A deployment's schema has no word for what a field asks for; another may have one, and nothing was sent yet."""
 
     code = "unsupported_parameter"
+
+
+class InvalidHTTP(RequestError):
+    """HTTP itself is wrong, before there is a request; `status` says in which way (400, 408, 417, 431)."""
+
+    code = "invalid_http"
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Unauthenticated(RequestError):

@@ -24,6 +24,7 @@ from gateway.policy.history import PolicyHistory
 from gateway.policy.store import PolicyStore
 from gateway.routing.proven import load_proven
 from gateway.server.app import build_app
+from gateway.server.connections import Runner
 from gateway.server.tls import certificate_of
 from gateway.server.workers import supervise
 from gateway.services import Machine, Services, open_machine, open_services, open_store
@@ -98,7 +99,7 @@ async def listening(
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(open_services(settings, machine, policy))
         tls = None if certificate is None else await stack.enter_async_context(certificate.followed())
-        runner = web.AppRunner(
+        runner = Runner(
             build_app(services),
             access_log=None,
             handler_cancellation=True,

@@ -1,0 +1,153 @@
+"""Clients' connections: what is bounded on them before a request is one, and what is told when it never becomes one.
+
+    open ──first byte of a head──▶ head ──its last byte──▶ request ──answered──▶ idle ──▶ head …
+      └─ nothing in `idle_s`: closed  └─ not whole in `HEAD_S`: 408                └─ nothing in `idle_s`: closed
+
+aiohttp runs one timer for a connection that waits; a head that has begun only moves that. No read sets a timer.
+
+A client that closes its sending side has left: that it would still read cannot be told from a client that is gone, and
+for one that is gone nothing may go on. What aiohttp refuses by itself, before any of our code runs, is told in the
+URL's schema like all else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from aiohttp.web_server import Server
+
+from gateway.errors import FirstdraftError, InternalError, InvalidHTTP
+from gateway.server.error_shape import error_shape
+
+if TYPE_CHECKING:
+    from aiohttp.web_request import BaseRequest
+
+HEAD_S = 10.0
+"""Longest time between the first and the last byte of a request's head."""
+_HEADERS_TOO_LARGE, _TIMEOUT, _EXPECTATION = 431, 408, 417
+_LONGEST_REASON = 120
+
+
+class Connection(RequestHandler):
+    """One client's connection."""
+
+    __slots__ = ("_first_line", "_head_began")
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._head_began = False
+        self._first_line = b""
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in one read."""
+        before = len(self._messages)
+        super().data_received(data)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            self._begin_head(data)
+        elif len(self._messages) > before:
+            self._head_began = False
+            if not isinstance(self._messages[-1][0], _ErrInfo):
+                self._first_line = b""
+            elif not self._first_line:
+                self._first_line = data[:_LONGEST_REASON]
+
+    def _begin_head(self, data: bytes) -> None:
+        """A request's head has begun, and is not whole."""
+        if self._head_began or not data:
+            return
+        self._head_began = True
+        self._first_line = data[:_LONGEST_REASON]
+        self._next_keepalive_close_time = self._loop.time() + HEAD_S
+        if self._keepalive_handle is not None:
+            self._keepalive_handle.cancel()
+        self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+
+    def _process_keepalive(self) -> None:
+        waiter = self._waiter
+        is_late = self._head_began and self._loop.time() >= self._next_keepalive_close_time
+        if is_late and waiter is not None and not waiter.done() and not self._force_close:
+            self._keepalive_handle = None
+            self._head_began = False
+            error = HttpProcessingError(code=_TIMEOUT, message=f"its head was not whole within {HEAD_S:g} s")
+            self._messages.append((_ErrInfo(status=_TIMEOUT, exc=error, message=error.message), EMPTY_PAYLOAD))
+            waiter.set_result(None)
+        else:
+            super()._process_keepalive()
+
+    def eof_received(self) -> None:
+        """The client has closed its side: what runs for it ends at once, even if it reads no more."""
+        if self._request_in_progress and self.transport is not None:
+            self.transport.abort()
+
+    def handle_error(
+        self,
+        request: BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is told where no handler of ours could: for what is no HTTP, and for a fault around all of them."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the response has begun")
+        if status >= InternalError.status:
+            structlog.get_logger().error("internal_error", exc_info=exc)
+            return self._told(request, InternalError("internal error"))
+        if isinstance(exc, LineTooLong):
+            status, message = _HEADERS_TOO_LARGE, "its head has a line that is too long"
+        reason = (message or "").partition("\n")[0][:_LONGEST_REASON].rstrip(":. ") or "it cannot be read"
+        structlog.get_logger().info("invalid_http", reason=reason, peer=request.remote)
+        return self._told(request, InvalidHTTP(f"The request is not valid HTTP: {reason}.", status=status))
+
+    async def finish_response(
+        self, request: BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the response; one of aiohttp's own making in our words."""
+        if isinstance(resp, web.HTTPException) and not resp.prepared and resp.status >= 400:
+            reason = "only 100-continue can be expected" if resp.status == _EXPECTATION else resp.reason
+            resp = self._told(request, InvalidHTTP(f"The request cannot be served: {reason}.", status=resp.status))
+        return await super().finish_response(request, resp, start_time)
+
+    def _told(self, request: BaseRequest, error: FirstdraftError) -> web.Response:
+        path = request.path
+        if self._first_line:  # of a request that was never one: its URL, as far as it can be seen
+            words = self._first_line.split(b"\r", 1)[0].split(b" ")
+            path = words[1].decode("latin-1") if len(words) > 1 else path
+        shape = error_shape(path, request.headers)
+        request_id = f"req-{os.urandom(12).hex()}"
+        response = web.Response(
+            status=error.status,
+            body=shape.encode(error, request_id),
+            content_type="application/json",
+            headers=dict.fromkeys(shape.id_headers, request_id),
+        )
+        response.force_close()
+        return response
+
+
+class _Connections(Server):
+    """Makes a `Connection` for each client."""
+
+    def __call__(self) -> RequestHandler:
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+
+class Runner(web.AppRunner):
+    """aiohttp's runner, with connections of ours."""
+
+    async def _make_server(self) -> Server:
+        made = await super()._make_server()
+        return _Connections(
+            made.request_handler,
+            request_factory=made.request_factory,
+            handler_cancellation=made.handler_cancellation,
+            loop=made._loop,  # noqa: SLF001 aiohttp has no other way to bring a protocol of one's own
+            **made._kwargs,  # noqa: SLF001 as above
+        )
