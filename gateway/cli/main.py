@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "status": ("gateway.cli.status:status", "Say whether a running gateway is ready, and what it waits for."),
     "keys": ("gateway.cli.keys:keys", "API keys of tenants."),
     "budget": ("gateway.cli.budget:budget", "What tenants have spent, and counters made anew."),
+    "bench": ("gateway.cli.bench:bench", "Measure a running gateway with your own questions."),
     "edge": ("gateway.cli.edge:edge", "The draft model: its formats, the fastest here, and how sure it is."),
     "retrieval": ("gateway.cli.retrieval:retrieval", "Documents that answers are drawn from."),
     "policy": ("gateway.cli.policy:policy", "Check policies, and explain what they decide."),

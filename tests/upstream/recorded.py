@@ -2,7 +2,8 @@
 
 It speaks OpenAI's chat API over HTTP at a realistic pace, and never hides what it is: the model is named
 `recorded-gpt-4-1106-preview`, every response has `x-recorded: true`, and when no recorded question is like the one
-asked, the answer says so first. The answers are GPT-4's to questions of GSM8K (`tests/data/README.md`).
+asked, the answer says so first. The answers are GPT-4's to questions of GSM8K, and those of plain facts in one word
+(`tests/data/README.md`).
 
     python -m tests.upstream.recorded --port 9000 --ttft 0.8 --tokens-per-second 50
 """
@@ -18,7 +19,7 @@ import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from typing import Any
 from aiohttp import web
 
 MODEL = "recorded-gpt-4-1106-preview"
-RECORDINGS = Path(__file__).parent.parent / "data" / "gsm8k_strong_answers.csv"
+DATA = Path(__file__).parent.parent / "data"
+RECORDINGS = (DATA / "gsm8k_strong_answers.csv", DATA / "plain_facts.csv")
 HEADERS = {"x-recorded": "true"}
 _ALIKE = 0.5
 """From this likeness on, the recorded question is taken for the one that was asked."""
@@ -45,9 +47,8 @@ class Recording:
 class Recordings:
     """Finds the recorded question most like a prompt: overlap of words, rare words count for more."""
 
-    def __init__(self, path: Path = RECORDINGS) -> None:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [(row["question"], row["answer"].strip()) for row in csv.DictReader(file)]
+    def __init__(self, paths: Sequence[Path] = RECORDINGS) -> None:
+        rows = [row for path in paths for row in _rows(path)]
         self._all = [Recording(question, answer, _words(question)) for question, answer in rows]
         seen = Counter(word for recording in self._all for word in recording.words)
         self._weights = {word: math.log(1 + len(self._all) / count) for word, count in seen.items()}
@@ -73,6 +74,11 @@ class Recordings:
 
     def _weight(self, words: frozenset[str]) -> float:
         return sum(self._weights.get(word, self._unseen) for word in words)
+
+
+def _rows(path: Path) -> list[tuple[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [(row["question"], row["answer"].strip()) for row in csv.DictReader(file)]
 
 
 class RecordedBackend:
