@@ -76,13 +76,18 @@ def needed(
     request: InferenceRequest,
     targets: Mapping[str, Deployment],
     target: Deployment,
+    *,
+    also: Beside | None = None,
 ) -> Charge:
-    """What a request may come to when `target` is tried as well: what was used, what is running, and its worst case."""
-    beside = hold.claim.beside
-    tokens, nanousd = (0, 0) if beside is None else (beside.tokens, beside.nanousd)
+    """What a request may come to when `target` is tried as well: what was used, what is running, and its worst case.
+
+    `also` is what the try may use beside its answer.
+    """
+    besides = [beside for beside in (hold.claim.beside, also) if beside is not None]
+    tokens, nanousd = sum(beside.tokens for beside in besides), sum(beside.nanousd for beside in besides)
     running = [target]
     for attempt in record.attempts:
-        if attempt.role != "final":
+        if attempt.role == "draft":
             continue
         if attempt.outcome == "running" and attempt.deployment in targets:
             running.append(targets[attempt.deployment])
@@ -116,7 +121,7 @@ def again(claim: Claim, share: float, usage: Usage | None = None) -> Claim:
 
 def charge(record: RequestRecord, hold: Hold | None) -> None:
     """Add up what the attempts used; a draft that was only shown costs nothing."""
-    finals = [attempt for attempt in record.attempts if attempt.role == "final"]
+    finals = [attempt for attempt in record.attempts if attempt.role != "draft"]
     record.input_tokens = sum(attempt.input_tokens for attempt in finals)
     record.output_tokens = sum(attempt.output_tokens for attempt in finals)
     record.cached_input_tokens = sum(attempt.cached_input_tokens for attempt in finals)

@@ -452,16 +452,15 @@ class Pipeline:
         mode: Mode,
         hold: Hold | None,
     ) -> Plan:
-        request = exchange.request
+        request, record = exchange.request, exchange.record
         targets = {deployment.id: deployment for deployment in deployments}
 
-        async def extend_hold(target: Deployment) -> bool:
-            if hold is None:
-                return True
-            return await self._ledger.extend(hold, needed(exchange.record, hold, request, targets, target))
+        async def extend_hold(target: Deployment, also: Beside | None = None) -> bool:
+            return not hold or await self._ledger.extend(
+                hold, needed(record, hold, request, targets, target, also=also)
+            )
 
         tenant = exchange.policy.tenants[exchange.identity.tenant.name]
-        total_s = max(deployment.backend.timeouts.total_s for deployment in deployments)
         return Plan(
             request=request,
             mode=mode,
@@ -470,6 +469,7 @@ class Pipeline:
             hedge=decision.hedge if mode is decision.mode else None,
             first_choices=decision.first_choices,
             cascade=decision.cascade,
+            refine=decision.refine,
             draft_max_tokens=decision.draft_max_tokens,
             max_tokens=most_tokens(request, tenant, hold),
             tenant=exchange.identity.tenant.name,
@@ -477,13 +477,13 @@ class Pipeline:
             traceparent=exchange.traceparent,
             backends=self._backends,
             observed=self._observed,
-            record=exchange.record,
+            record=record,
             extend_hold=extend_hold,
             started=exchange.started,
-            deadline=asyncio.get_running_loop().time() + total_s,
+            deadline=asyncio.get_running_loop().time() + max(at.backend.timeouts.total_s for at in deployments),
             draft_within_s=decision.draft_within_s,
             isolated=not tenant.share_prefixes,
-            background=exchange.background or exchange.record.cache == "refresh",
+            background=exchange.background or record.cache == "refresh",
             headers=exchange.headers,
         )
 

@@ -75,16 +75,23 @@ class Connections:
         self._used: weakref.WeakSet[object] = weakref.WeakSet()
 
     async def post(
-        self, body: bytes, path: str, *, traceparent: str | None, on_written: Callable[[], None]
+        self,
+        body: bytes,
+        path: str,
+        *,
+        traceparent: str | None,
+        on_written: Callable[[], None],
+        at_root: bool = False,
     ) -> aiohttp.ClientResponse:
         """Send `body` to `path` under the base URL; the response's head has come when this returns.
 
-        `on_written` is called when a connection is there, and used.
+        `on_written` is called when a connection is there, and used. `at_root`: under the base URL without its `/v1`.
 
         Raises:
             aiohttp.ClientError, OSError: see `failures`.
         """
         headers = self._headers
+        url = (self._base_url.removesuffix("/v1") if at_root else self._base_url) + path
         if traceparent is not None:
             headers = headers.copy()
             headers["traceparent"] = traceparent
@@ -92,19 +99,19 @@ class Connections:
             self._kept = _session(force_close=False)
         payload = _Body(body, used=self._used, on_written=on_written)
         try:
-            return await self._send(self._kept, path, payload, headers)
+            return await self._send(self._kept, url, payload, headers)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError) as error:
             if not payload.was_used or _was_answered(error):
                 raise
         if self._fresh is None:
             self._fresh = _session(force_close=True)
         payload = _Body(body, used=self._used, on_written=on_written)
-        return await self._send(self._fresh, path, payload, headers)
+        return await self._send(self._fresh, url, payload, headers)
 
     async def _send(
-        self, session: aiohttp.ClientSession, path: str, payload: _Body, headers: CIMultiDict[str]
+        self, session: aiohttp.ClientSession, url: str, payload: _Body, headers: CIMultiDict[str]
     ) -> aiohttp.ClientResponse:
-        return await session.post(self._base_url + path, data=payload, headers=headers, allow_redirects=False)
+        return await session.post(url, data=payload, headers=headers, allow_redirects=False)
 
     async def close(self) -> None:
         """End all connections, those in use too."""

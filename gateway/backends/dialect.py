@@ -65,6 +65,8 @@ class Dialect:
 
     path: str
     encode: _Encode
+    at_root: bool = False
+    """`path` is under the server's root, not under its API's `/v1`."""
     decode: _Decode = decode_answer
     decoder: _Decoder = StreamDecoder
     translator: Callable[[], Translator] | None = None

@@ -67,6 +67,10 @@ class OpenAIBackend:
         await self._answer(_Attempt(call, dialect), translation.emit)
         await translation.end()
 
+    async def ask(self, call: Call, dialect: Dialect, emit: Emit) -> None:
+        """Ask something else than an answer to the client; as `answer`, but in `dialect`."""
+        await self._answer(_Attempt(call, dialect), emit)
+
     async def _answer(self, attempt: _Attempt, emit: Emit) -> None:
         self.active += 1
         try:
@@ -155,11 +159,13 @@ class _Attempt:
 
     async def send(self, connections: Connections, *, ask_usage: bool) -> aiohttp.ClientResponse:
         call = self._call
-        encode, path = self._dialect.encode, self._dialect.path
+        encode, path, at_root = self._dialect.encode, self._dialect.path, self._dialect.at_root
         body = encode(call.request, call.deployment, max_tokens=call.max_tokens, ask_usage=ask_usage)
         self.limits.begin("connect", self._timeouts.connect_s)
         try:
-            response = await connections.post(body, path, traceparent=call.traceparent, on_written=self._on_written)
+            response = await connections.post(
+                body, path, traceparent=call.traceparent, on_written=self._on_written, at_root=at_root
+            )
         except LIBRARY_ERRORS as error:
             raise failure(error, deployment=self._id, answered=False) from error
         self._record.status = response.status

@@ -7,12 +7,14 @@ from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-from gateway.backends.call import BackendClient
+from gateway.backends.call import BackendClient, Call
 from gateway.backends.edge import EdgeBackend
 from gateway.backends.extra_requests import ExtraRequests
 from gateway.backends.health import Health
+from gateway.backends.kept import Kept
 from gateway.backends.minilm import MiniLMBackend
 from gateway.backends.openai import OpenAIBackend
+from gateway.backends.scoring import score
 from gateway.edge.client import EdgeClient
 from gateway.errors import EdgeUnavailable
 from gateway.inference.deployment import Backend
@@ -35,6 +37,8 @@ class Backends:
         """`health` knows how their deployments are, `extra` how many more requests may be sent than came."""
         self.health = health or Health(time.monotonic)
         self.extra = ExtraRequests()
+        self.kept = Kept(time.monotonic)
+        """How many drafts their scores let stand lately."""
         self._edge_client = edge
         self._trust = trust
         self._edge = None if edge is None else EdgeBackend(edge)
@@ -79,6 +83,14 @@ class Backends:
             kind = MiniLMBackend if backend.type == "minilm" else OpenAIBackend
             client = self._clients[backend] = kind(backend)
         return client
+
+    async def score(self, call: Call, text: str) -> tuple[float, ...]:
+        """The log-probabilities that the call's deployment gives the tokens of `text` as the answer.
+
+        Raises:
+            BackendError: it gives none.
+        """
+        return await score(self.client(call.deployment.backend), call, text)
 
     async def retire(self, in_use: Collection[Backend]) -> None:
         """Close the clients of backends that are not in `in_use`, each when its last call is over."""

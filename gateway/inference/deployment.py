@@ -115,6 +115,14 @@ def _cost(tokens: int, price: int, parts: tuple[tuple[int, int | None], ...]) ->
 FREE = Price(input_nanousd=0, output_nanousd=0, cached_input_nanousd=0)
 
 
+class Scoring(msgspec.Struct, frozen=True, kw_only=True):
+    """How a deployment is asked for the log-probabilities of a text that it did not write."""
+
+    api: Literal["vllm", "sglang"]
+    chat_template: str = ""
+    """Jinja source, as the model has it: SGLang is sent the prompt as tokens."""
+
+
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
     """Somewhere a request can be answered. `base_url` has no slash at its end; empty for the edge."""
 
@@ -155,6 +163,11 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     json_output: bool = True
     drop: frozenset[str] = frozenset()
     """Fields of requests that it is never sent; a response header says which of them a request had."""
+
+    prediction: bool = False
+    """It takes OpenAI's `prediction`: text that the answer probably has."""
+    scoring: Scoring | None = None
+    """It gives the log-probabilities of a draft; None: it does not."""
 
     @property
     def is_edge(self) -> bool:

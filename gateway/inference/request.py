@@ -74,6 +74,8 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
     prompt_bytes: int = 0
     """Bytes of everything that becomes input tokens: text, tool definitions, schemas; without image and audio data."""
+    prediction: str = ""
+    """The gateway's draft, as what the answer probably is; only for a deployment that takes it."""
     prediction_bytes: int = 0
     """Of what the client predicts: what of it is rejected is billed as output, beside the answer."""
     conversation: Conversation | None = None

@@ -47,6 +47,7 @@ from gateway.inference.usage import (
     output_tokens_estimate,
 )
 from gateway.modes.candidates import Candidate, Candidates
+from gateway.modes.copying import predicting
 from gateway.modes.plan import Plan
 from gateway.modes.retries import again_after_s
 from gateway.telemetry.record import AttemptRecord
@@ -118,6 +119,7 @@ class _Attempt:
         """The client may have seen something of this final."""
         self._plan = plan
         self._deployment = deployment
+        self._request = predicting(plan.request, deployment, plan.copy) if plan.copy else plan.request
         self._trial = trial
         self._emit = emit
         self._record = AttemptRecord(deployment=deployment.id)
@@ -134,7 +136,7 @@ class _Attempt:
     async def run(self) -> None:
         plan, record = self._plan, self._record
         plan.record.attempts.append(record)
-        request = plan.request
+        request = self._request
         if self._deployment.drop:
             request, self._dropped = without(request, self._deployment.drop)
         call = Call(
@@ -251,7 +253,7 @@ class _Attempt:
         The prompt has no more tokens than were reserved for it, unless the deployment adds to it by itself, at most to
         the context that policy says it has. The answer has no more than were asked for, or than bytes came.
         """
-        request, deployment = self._plan.request, self._deployment
+        request, deployment = self._request, self._deployment
         bound = input_tokens_bound(request, deployment.image_tokens)
         output = max(self._granted + request.prediction_bytes * request.n, self._content_bytes)
         found = believable(usage, input_tokens=max(bound, deployment.context_tokens or 0), output_tokens=output)

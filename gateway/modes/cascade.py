@@ -3,13 +3,15 @@
     the edge answers ──whole, and sure──▶ stands: it is the answer
           ├──whole, and its confidence is under the route's threshold──▶ unsure ───────┐
           ├──whole, and nobody knows what its confidence means──▶ uncalibrated ────────┤
+          │     of these two what a larger model's score lets stand──▶ scored          │
           ├──cut by the draft's own limit──▶ cut ──────────────────────────────────────┼──▶ the larger model answers
           ├──not done in the route's time──▶ late ─────────────────────────────────────┤
           ├──fails, is overloaded, cannot serve it──▶ failed ──────────────────────────┤
           └──is not asked, as the decision says──▶ no_draft ───────────────────────────┘
 
 What the edge writes is shown, if at all, in draft frames; as content it goes out when it stands, and not before. The
-confidence is that of `confidence`: calibrated, or there is none. Without one nothing stands, unless the route says so.
+confidence is that of `confidence`: calibrated, or there is none. Without one nothing stands, unless the route says so,
+or a larger model lets it (`score`).
 The larger models are those that the constraints left, and the edge's answer is the answer in their place only because
 the same constraints left the edge.
 """
@@ -21,12 +23,13 @@ from typing import Literal
 
 from gateway.inference.deployment import Deployment
 from gateway.inference.events import Emit
+from gateway.modes import score
 from gateway.modes.draft import Draft
 from gateway.modes.plan import Plan
 from gateway.modes.refine import refine
 from gateway.policy.compiled import CascadeRule
 
-Outcome = Literal["stands", "unsure", "uncalibrated", "cut", "late", "failed", "no_draft"]
+Outcome = Literal["stands", "scored", "unsure", "uncalibrated", "cut", "late", "failed", "no_draft"]
 HEADER = "x-firstdraft-cascade"
 
 
@@ -39,8 +42,10 @@ async def run(plan: Plan, drafter: Deployment, rule: CascadeRule, emit: Emit) ->
         draft.charge_as_far_as_it_came()
         raise
     outcome = "late" if is_late else _outcome(plan, draft, rule)
+    if outcome in {"unsure", "uncalibrated"} and await score.keeps(plan, draft):
+        outcome = "scored"
     tell(plan, outcome)
-    if outcome == "stands":
+    if outcome in {"stands", "scored"}:
         await draft.promote()
     else:
         await refine(plan, draft, None, emit)

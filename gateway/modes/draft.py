@@ -50,6 +50,11 @@ class Draft:
         """0..1 once it is complete; None where the edge's model is not calibrated."""
 
     @property
+    def tokens(self) -> int:
+        """How many tokens it has, once it is complete."""
+        return self._usage.output_tokens
+
+    @property
     def judged(self) -> bool:
         """A verdict has been given."""
         return self._state not in (DraftState.PARTIAL, DraftState.COMPLETE)

@@ -63,7 +63,7 @@ class Passing:
         if decision.draft is not None:
             # What the edge wrote is what the route wanted where it stands, not where it stood in for a failed final.
             wanted -= {decision.draft.id}
-            if self._record.cascade == "stands":
+            if self._record.cascade == "stands" or self._record.score == "kept":
                 wanted.add(decision.draft.id)
         return (
             bool(self.events)

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from gateway.backends.observed import Observed
 from gateway.backends.pool import Backends
+from gateway.budgets.claim import Beside
 from gateway.inference.deployment import Deployment
 from gateway.inference.request import InferenceRequest
-from gateway.policy.compiled import CascadeRule, HedgeRule, Mode
+from gateway.policy.compiled import CascadeRule, HedgeRule, Mode, RefineRule
 from gateway.telemetry.record import RequestRecord
 
 
-async def _within(_: Deployment) -> bool:
+class ExtendHold(Protocol):
+    """Awaited before each try: False where the budget has no room for `target` beside what was tried already.
+
+    `also` is what the try may use beside the answer: a prediction of which parts are rejected, a score.
+    """
+
+    async def __call__(self, target: Deployment, also: Beside | None = None) -> bool: ...
+
+
+async def _within(target: Deployment, also: Beside | None = None) -> bool:  # noqa: ARG001 where nothing is held
     return True
 
 
@@ -38,6 +48,8 @@ class Plan:
     """When a second deployment is asked beside the first; None: never."""
     first_choices: int = 0
     """How many of `deployments`, from the front, are what the route prefers: the others are fallback."""
+    refine: RefineRule | None = None
+    """What is done with a draft before the larger model is asked for an answer of its own."""
     tenant: str
     weight: float = 1.0
     """The tenant's part of a busy backend, as against others'."""
@@ -56,8 +68,9 @@ class Plan:
     """What the edge has read for others must not serve this tenant, nor the other way round."""
     background: bool = False
     """Nobody waits for the answer."""
-    extend_hold: Callable[[Deployment], Awaitable[bool]] = _within
-    """Awaited before each try: False where the budget has no room for this target beside what was tried already."""
+    extend_hold: ExtendHold = _within
+    copy: str = ""
+    """A draft's text, to be given as `prediction` to a deployment that takes one; what it costs more is held."""
     headers: dict[str, str] = field(default_factory=dict)
     """Of the response; what is added after its first event is not sent."""
 

@@ -12,6 +12,7 @@ from gateway.errors import BackendError, EdgeError
 from gateway.inference.deployment import Deployment
 from gateway.inference.events import Emit, Event, Finished, Relayed, TextDelta, WholeAnswer
 from gateway.modes import attempt, hedge
+from gateway.modes.copying import with_copy
 from gateway.modes.draft import Draft
 from gateway.modes.plan import Plan
 
@@ -23,6 +24,8 @@ async def refine(plan: Plan, draft: Draft, drafting: asyncio.Task[None] | None, 
     limit cut is not an answer, so the edge is then asked again in full.
     """
     finals: Sequence[Deployment] = tuple(found for found in plan.deployments if found.id != draft.drafter.id)
+    if draft.complete and draft.text:
+        plan = await with_copy(plan, draft.text)
     final = _Final(draft, drafting, emit)
     try:
         await hedge.answer(plan, finals, final.pass_on)

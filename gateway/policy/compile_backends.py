@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from gateway.inference.deployment import FREE, Backend, Deployment, Price, Secret, Timeouts
 from gateway.inference.prediction import Prediction
+from gateway.policy.compile_refine import scoring_of
 from gateway.policy.document import Document
 from gateway.policy.environment import Environment
 from gateway.policy.mistakes import Mistakes, suggestion
@@ -174,6 +175,8 @@ class PlacesCompiler:
             tools=spec.tools and not is_here,
             images=spec.images and not is_here,
             json_output=spec.json_output and (not is_here or "json_output" in spec.model_fields_set),
+            prediction=spec.prediction,
+            scoring=scoring_of(self._document, self._mistakes, path, spec, backend),
             drop=frozenset(spec.drop),
         )
         if spec.expect is not None:

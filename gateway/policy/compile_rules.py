@@ -12,6 +12,7 @@ from gateway.inference.request import DraftWish
 from gateway.policy.compile_backends import Places
 from gateway.policy.compile_cascade import cascade_rule
 from gateway.policy.compile_hedge import hedge_rule
+from gateway.policy.compile_refine import refine_rule
 from gateway.policy.compile_stores import retrieval_rule
 from gateway.policy.compiled import (
     Constraint,
@@ -168,6 +169,7 @@ class RulesCompiler:
             draft=draft,
             hedge=hedge_rule(self._document, self._mistakes, path, spec, primary),
             cascade=cascade_rule(self._document, self._mistakes, self._places, path, spec),
+            refine=refine_rule(self._document, self._mistakes, path, spec, primary if spec.models else None),
             cache=_cache_rule(spec),
             retrieval=retrieval_rule(self._document, self._mistakes, (*path, "retrieval"), spec.retrieval),
             when_spent=spec.when_budget_is_spent,

@@ -188,6 +188,18 @@ class HedgeRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefineRule:
+    """How a draft is used before a larger model writes an answer of its own."""
+
+    wait_s: float
+    """How long the final waits for the whole draft, where it could use it; 0 in a cascade, where it is there."""
+    quantile: float | None
+    """Of the log-probabilities that a larger model gives the draft's tokens, 0..1; None: it is not asked for them."""
+    least: float
+    """The draft is kept when that quantile is at least this; natural logarithm, at most 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """A rule that decides how. `when` is the position of its condition, None when it matches always."""
 
@@ -211,6 +223,7 @@ class Route:
     """Always set where the mode is hedge."""
     cascade: CascadeRule | None = None
     """Set exactly where the mode is cascade."""
+    refine: RefineRule | None = None
     cache: CacheRule | None
     retrieval: RetrievalRule | None
     when_spent: WhenSpent

@@ -161,6 +161,21 @@ class ExpectSpec(Spec):
     per_token: Seconds
 
 
+class ScoringSpec(Spec):
+    """How a deployment gives the log-probabilities of a draft."""
+
+    api: Literal["vllm", "sglang"]
+    chat_template: Annotated[str | None, BeforeValidator(values.template)] = None
+
+    @model_validator(mode="after")
+    def _has_its_template(self) -> ScoringSpec:
+        if (self.api == "sglang") != (self.chat_template is not None):
+            raise ValueError(
+                "sglang needs the model's `chat_template` (Jinja), because it is sent tokens; vllm has its own"
+            )
+        return self
+
+
 class DeploymentSpec(Spec):
     """One model on one backend."""
 
@@ -174,6 +189,8 @@ class DeploymentSpec(Spec):
     images: Flag = True
     json_output: Flag = True
     drop: list[FieldName] = []
+    prediction: Flag = False
+    scoring: ScoringSpec | None = None
     expect: ExpectSpec | None = None
 
 
@@ -330,6 +347,20 @@ class HedgeSpec(Spec):
     extra: ExtraShare = 0.05
 
 
+class ScoreSpec(Spec):
+    """From which score on a larger model lets the draft stand."""
+
+    quantile: Share = 0.1
+    least: Annotated[float, BeforeValidator(values.logprob), WithJsonSchema({"type": "number", "maximum": 0})]
+
+
+class RefineSpec(Spec):
+    """What is done with a draft before a larger model is asked for an answer of its own."""
+
+    wait: Seconds | None = None
+    score: ScoreSpec | None = None
+
+
 class RouteSpec(Spec):
     """How a request is served. The first route that matches decides."""
 
@@ -346,6 +377,7 @@ class RouteSpec(Spec):
     draft: DraftSpec = DraftSpec()
     cascade: CascadeSpec | None = None
     hedge: HedgeSpec | None = None
+    refine: RefineSpec | None = None
     when_budget_is_spent: Literal["reject", "edge_only", "cheapest"] = "reject"
 
 

@@ -24,6 +24,8 @@ MOST_TRIES = 10
 MOST_EXTRA = 0.5
 MOST_COUNT = 10**15
 MOST_TEXT = 2_000
+MOST_TEMPLATE = 20_000
+LEAST_LOGPROB = -100
 
 _DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
@@ -216,6 +218,22 @@ def share(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | Decimal) or not 0 <= value <= 1:
         raise ValueError("expected a share from 0 to 1, as in 0.5")
     return float(value)
+
+
+def logprob(value: object) -> float:
+    """A natural logarithm of a probability: at most 0."""
+    if isinstance(value, bool) or not isinstance(value, int | Decimal) or not LEAST_LOGPROB <= value <= 0:
+        raise ValueError("expected the logarithm of a probability, as in -2.5")
+    return float(value)
+
+
+def template(value: object) -> str:
+    """The source of a chat template."""
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("expected a template's text: `chat_template: |`, and below it, indented, what the model has")
+    if len(value) > MOST_TEMPLATE:
+        raise ValueError(f"longer than {MOST_TEMPLATE:,} characters")
+    return value
 
 
 def sha256(value: object) -> str:

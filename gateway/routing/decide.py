@@ -79,6 +79,7 @@ def _decide_route(policy: CompiledPolicy, facts: Facts, settled: Settled, route:
         spent_mode=Mode.EDGE_ONLY if _all_edge(spent) else Mode.CLOUD_ONLY,
         hedge=route.hedge,
         cascade=route.cascade if mode is Mode.CASCADE else None,
+        refine=route.refine if draft is not None else None,
         cache=route.cache,
         retrieval=None if no_retrieval else route.retrieval,
         no_retrieval=no_retrieval,

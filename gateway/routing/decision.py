@@ -11,7 +11,7 @@ from gateway.cache.rule import CacheRule
 from gateway.errors import FirstdraftError
 from gateway.inference.deployment import Deployment
 from gateway.inference.request import DraftWish
-from gateway.policy.compiled import CascadeRule, HedgeRule, Mode
+from gateway.policy.compiled import CascadeRule, HedgeRule, Mode, RefineRule
 from gateway.retrieval.rule import RetrievalRule
 
 NoDraft = Literal[
@@ -71,6 +71,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """When a second one of the first choices is asked beside the first."""
     cascade: CascadeRule | None = None
     """When the draft stands; None in all other modes."""
+    refine: RefineRule | None = None
+    """What is done with a draft before a larger model writes its own answer."""
     cache: CacheRule | None = None
     retrieval: RetrievalRule | None = None
     """Passages to be added; None: none, or `no_retrieval` says why not."""
@@ -90,4 +92,4 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         ids = tuple(deployment.id for deployment in self.deployments)
         if self.cascade is None or edge is None or self.no_draft not in {"", "queue", "edge_not_ready"}:
             return ids
-        return (*ids, edge.id, f"cascade {self.cascade}")
+        return (*ids, edge.id, f"cascade {self.cascade} {self.refine}")

@@ -108,6 +108,9 @@ class Metrics:
         self._cascades = self._counter(
             "cascades", "Cascades: the edge's answer stands, or why not.", ("route", "outcome")
         )
+        self._scores = self._counter(
+            "scores", "Drafts that a larger model read: kept, refined, or why not.", ("route", "outcome")
+        )
         self._classify = self._histogram(
             "classify", "What looking for personal data took, by what came of it.", ("result",), _CLASSIFY_BUCKETS
         )
@@ -177,7 +180,7 @@ class Metrics:
             self._no_draft.of(record.no_draft).inc()
         if record.attempts:
             self._observe_attempts(record)
-        if record.draft:
+        if record.draft or record.cascade:
             self._observe_draft(record)
         if record.deployment:
             self._observe_answer(record)
@@ -203,6 +206,12 @@ class Metrics:
             self._phases.of(name, "decode").inc(attempt.decode_s)
 
     def _observe_draft(self, record: RequestRecord) -> None:
+        if record.cascade:
+            self._cascades.of(record.route, record.cascade).inc()
+        if record.score:
+            self._scores.of(record.route, record.score).inc()
+        if not record.draft:
+            return
         self._verdicts.of(record.route, record.draft).inc()
         # A promoted draft has become the final: then the final's deployment is the one that drafted.
         drafter = next(

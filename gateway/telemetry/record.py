@@ -15,7 +15,7 @@ class AttemptRecord:
 
     deployment: str
     role: str = "final"
-    """`final`, or `draft`: a draft that is only shown is not charged."""
+    """`final`; `draft`: one that is only shown is not charged; `score`: a larger model read a draft (`modes.score`)."""
     outcome: str = "running"
     """`ok`, `cancelled`, `lost` (another one answered first), `over_budget` or `paused` (not asked), or the code of the
     error."""
@@ -93,6 +93,8 @@ class RequestRecord:
     """Of a whole draft, 0..1; None where the edge's model is not calibrated."""
     cascade: str = ""
     """In mode cascade: `stands`, or why the larger model was asked (`modes.cascade`)."""
+    score: str = ""
+    """What a larger model's score did with the draft: `kept`, `refined`, or why there was none (`modes.score`)."""
     status: int = 0
     error: str = ""
     """The code of the error, empty when there was none; `client_closed` when the client left."""

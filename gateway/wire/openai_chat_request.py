@@ -155,6 +155,8 @@ def encode_request(
         for name in LENGTH_FIELDS & fields.keys() - {kept}:
             del fields[name]
         fields[kept] = Raw(b"%d" % max_tokens)
+    if request.prediction:
+        fields["prediction"] = Raw(_ENCODER.encode({"type": "content", "content": request.prediction}))
     if not ask_usage:
         fields.pop("stream_options", None)
     elif request.stream:

@@ -55,6 +55,8 @@ def write_request(
     if limit is not None:
         body[deployment.backend.max_tokens_field] = limit
     body |= _sampling(request.sampling) | _asked(conversation)
+    if request.prediction:
+        body["prediction"] = {"type": "content", "content": request.prediction}
     if request.stream:
         body["stream"] = True
         if ask_usage:

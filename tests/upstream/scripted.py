@@ -66,11 +66,15 @@ class ScriptedUpstream:
         app.router.add_post("/v1/embeddings", self._serve)
         app.router.add_post("/v1/messages", self._serve)
         app.router.add_get("/v1/models", self._models)
+        self.add_routes(app)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
         self._port = self._runner.addresses[0][1]
         return self
+
+    def add_routes(self, app: web.Application) -> None:
+        """More URLs, for servers that have some of their own."""
 
     async def __aexit__(self, *_: object) -> None:
         if self._runner is not None:
@@ -301,9 +305,19 @@ class _Performance:
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self._id, "object": kind, "created": _CREATED, "model": self._body.get("model", "")}
 
-    def _usage(self) -> dict[str, int]:
-        output = self._sent or len(re.findall(r"\S+", self._script.text))
-        return {"prompt_tokens": 11, "completion_tokens": output, "total_tokens": 11 + output}
+    def _usage(self) -> dict[str, Any]:
+        words = re.findall(r"\S+", self._script.text)
+        output = self._sent or len(words)
+        usage = {"prompt_tokens": 11, "completion_tokens": output, "total_tokens": 11 + output}
+        if self._body.get("prediction"):
+            # As OpenAI bills it: what of the prediction is not in the answer is output as well.
+            predicted = self._body["prediction"]["content"].split()
+            rejected = len([word for word in predicted if word not in words])
+            usage["completion_tokens"] += rejected
+            usage["total_tokens"] += rejected
+            details = {"rejected_prediction_tokens": rejected, "accepted_prediction_tokens": len(predicted) - rejected}
+            return {**usage, "completion_tokens_details": details}
+        return usage
 
 
 class _Completion(_Performance):

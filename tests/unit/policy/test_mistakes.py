@@ -192,6 +192,42 @@ SEEDS = {
     "cascade that is misspelt": Seed(
         R, "mode: cloud_only", "mode: cascade\n    cascade: {‸treshold: 0.8}", "did you mean `threshold`?"
     ),
+    "prediction on the edge": Seed(
+        M, "{backend: edge}", "{backend: edge, ‸prediction: true}", "only backends of type openai"
+    ),
+    "scoring of another kind": Seed(
+        M, "gpt-4.1\n", "gpt-4.1\n      scoring: {api: ‸tgi}\n", "there is `sglang`, `vllm`"
+    ),
+    "scoring without its template": Seed(
+        M, "gpt-4.1\n", "gpt-4.1\n      scoring: ‸{api: sglang}\n", "sglang needs the model's `chat_template`"
+    ),
+    "template that is none": Seed(
+        M, "gpt-4.1\n", 'gpt-4.1\n      scoring: {api: sglang, chat_template: ‸"{% if %}"}\n', "`chat_template`: "
+    ),
+    "refine in another mode": Seed(
+        R, "    optimize: {cost", "    ‸refine: {wait: 1s}\n    optimize: {cost", "makes no draft to refine"
+    ),
+    "refine without time": Seed(
+        R, "    draft: {model", "    refine: ‸{score: {least: -2}}\n    draft: {model", "`wait` is missing"
+    ),
+    "score over one": Seed(
+        R,
+        "    draft: {model",
+        "    refine: {wait: 1s, score: {least: ‸2}}\n    draft: {model",
+        "the logarithm of a probability",
+    ),
+    "score of nobody": Seed(
+        R,
+        "    draft: {model",
+        "    models: [large]\n    refine: {wait: 1s, ‸score: {least: -2}}\n    draft: {model",
+        "no deployment of this route's `models` has `scoring`",
+    ),
+    "cascade that waits": Seed(
+        R,
+        "mode: cloud_only",
+        "mode: cascade\n    cascade: {threshold: 0.8}\n    refine: {‸wait: 1s}",
+        "in a cascade the draft is always waited for",
+    ),
     "cascade without its draft": Seed(
         R,
         "mode: cloud_only",
