@@ -66,12 +66,15 @@ async def test_client_in_use_stays(scripted, deployment):
 
 
 async def test_an_answer_is_judged_by_what_was_learnt_of_the_model_that_is_loaded():
-    """The estimate is asked with the edge's fingerprint; without an edge, or without one, there is none."""
+    """Estimate and threshold are asked with the edge's fingerprint; without an edge, or without one, there is none."""
     edge = SimpleNamespace(status=EdgeStatus(state="warm", fingerprint="abc-q8_0"))
-    async with Backends(edge, lambda *asked: 0.5 if asked == ("abc-q8_0", (1.0,)) else None) as backends:
-        assert backends.estimate((1.0,)) == 0.5
+    learnt = SimpleNamespace(
+        estimate=lambda *asked: 0.5 if asked == ("abc-q8_0", (1.0,)) else None,
+        threshold=lambda *asked: 0.9 if asked == ("abc-q8_0", 0.05) else None,
+    )
+    async with Backends(edge, learnt) as backends:
+        assert (backends.estimate((1.0,)), backends.threshold(0.05)) == (0.5, 0.9)
         assert backends.estimate(None) is None
-    async with Backends(None, lambda *_: 0.5) as backends:
-        assert backends.estimate((1.0,)) is None
-    async with Backends(edge) as backends:
-        assert backends.estimate((1.0,)) is None
+    for knows_nothing in (Backends(None, learnt), Backends(edge)):
+        async with knows_nothing as backends:
+            assert (backends.estimate((1.0,)), backends.threshold(0.05)) == (None, None)
