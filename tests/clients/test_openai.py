@@ -1,6 +1,7 @@
 """The real `openai` package against a whole gateway: real edge, real store, scripted backend."""
 
 import asyncio
+import json
 
 import openai
 import pytest
@@ -174,6 +175,51 @@ async def test_images_n_and_logprobs_reach_the_backend(gateway, upstream):
     sent = upstream.requests[-1].json
     assert sent["messages"][0]["content"] == content
     assert (sent["n"], sent["logprobs"], sent["top_logprobs"]) == (2, True, 3)
+
+
+async def test_nothing_of_a_request_is_dropped_or_rewritten(gateway, upstream):
+    """What gateways like to lose reaches the backend: roles, metadata, user, store, efforts, logprobs, what is new."""
+    upstream.default = Script(text="Paris.")
+    sent = {
+        "messages": [
+            {"role": "developer", "content": "Be brief.", "name": "boss"},
+            {"role": "user", "content": [{"type": "text", "text": "?", "cache_control": {"type": "ephemeral"}}]},
+        ],
+        "metadata": {"team": "a"},
+        "user": "u-1",
+        "store": True,
+        "reasoning_effort": "low",
+        "logprobs": True,
+        "top_logprobs": 3,
+        "logit_bias": {"50256": -100},
+        "parallel_tool_calls": False,
+        "service_tier": "flex",
+        "prompt_cache_key": "k",
+        "safety_identifier": "s",
+        "verbosity": "low",
+        "modalities": ["text"],
+        "web_search_options": {"search_context_size": "low"},
+        "seed": 7,
+    }
+    more = {"min_p": 0.1, "chat_template_kwargs": {"enable_thinking": False}, "provider": {"order": ["a"]}}
+    await client_of(gateway).chat.completions.create(model="large", **sent, extra_body=more)
+    received = upstream.requests[-1].json
+    assert {name: received[name] for name in {**sent, **more}} == {**sent, **more}
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+async def test_reasoning_of_the_backend_is_streamed(gateway, upstream, field):
+    """Thoughts beside the text, under either name that servers use, reach the client piece by piece."""
+    head = '{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":'
+    pieces = [{field: "France, "}, {field: "so Paris."}, {"content": "Paris."}]
+    writes = [f'data: {head}{json.dumps(piece)},"finish_reason":null}}]}}\n\n'.encode() for piece in pieces]
+    upstream.default = Script(
+        raw=(*writes, f'data: {head}{{}},"finish_reason":"stop"}}]}}\n\ndata: [DONE]\n\n'.encode())
+    )
+    stream = await client_of(gateway).chat.completions.create(model="large", messages=ASK, stream=True)
+    deltas = [chunk.choices[0].delta async for chunk in stream]
+    assert "".join(getattr(delta, field, None) or "" for delta in deltas) == "France, so Paris."
+    assert "".join(delta.content or "" for delta in deltas) == "Paris."
 
 
 async def test_models_are_listed_and_found(gateway):

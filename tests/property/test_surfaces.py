@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.backends.dialect import dialect_of
 from gateway.inference.conversation import (
     Conversation,
     Image,
@@ -31,7 +32,13 @@ from gateway.inference.events import (
 )
 from gateway.inference.request import InferenceRequest, Sampling
 from gateway.inference.usage import Usage
-from gateway.wire import anthropic_messages, anthropic_messages_write, openai_chat, openai_chat_write
+from gateway.wire import (
+    anthropic_messages,
+    anthropic_messages_write,
+    openai_chat,
+    openai_chat_write,
+    openai_responses,
+)
 from gateway.wire.anthropic_messages_answer import CanonicalMessage, MessagesDecoder
 from gateway.wire.collected import Collected
 from gateway.wire.openai_chat import StreamDecoder
@@ -114,6 +121,89 @@ def test_a_conversation_survives_the_messages_schema(conversation):
     output = conversation.output and OutputFormat(schema=conversation.output.schema, strict=True)
     assert (read.conversation, read.native_only) == (msgspec.structs.replace(conversation, output=output), ())
     assert (read.max_tokens, read.sampling.stop, read.stream) == (7, ("a", "b"), True)
+
+
+def responses_body(conversation):
+    """The conversation as a Responses client sends it."""
+    items = []
+    for turn in conversation.turns:
+        parts = [_input_part(turn.role, part) for part in turn.parts if isinstance(part, Text | Image)]
+        if parts:
+            items.append({"role": turn.role, "content": parts})
+        items += [
+            {"type": "function_call", "call_id": part.id, "name": part.name, "arguments": part.arguments}
+            for part in turn.parts
+            if isinstance(part, ToolCall)
+        ]
+        items += [
+            {"type": "function_call_output", "call_id": part.call_id, "output": part.parts[0].text}
+            for part in turn.parts
+            if isinstance(part, ToolResult)
+        ]
+    body = {"model": "m", "input": items, "max_output_tokens": 7, "stream": True}
+    if conversation.tools:
+        body["tools"] = [{"type": "function", **_given(tool)} for tool in conversation.tools]
+    choice = conversation.tool_choice
+    if choice is not None:
+        named = {"type": "function", "name": choice.name}
+        body["tool_choice"] = named if choice.kind == "named" else choice.kind
+    if conversation.output is not None:
+        body["text"] = {"format": {"type": "json_schema", **_given(conversation.output)}}
+    if conversation.effort is not None:
+        body["reasoning"] = {"effort": conversation.effort}
+    if conversation.user is not None:
+        body["user"] = conversation.user
+    return msgspec.json.encode(body)
+
+
+def _given(described):
+    return {name: value for name, value in msgspec.structs.asdict(described).items() if value is not None}
+
+
+def _input_part(role, part):
+    if isinstance(part, Image):
+        return {"type": "input_image", "image_url": part.url or f"data:{part.media_type};base64,{part.data}"}
+    return {"type": "output_text" if role == "assistant" else "input_text", "text": part.text}
+
+
+def chat_body(conversation):
+    return openai_chat_write.write_request(request_of(conversation), DEPLOYMENT, max_tokens=None)
+
+
+def messages_body(conversation):
+    return anthropic_messages_write.write_request(request_of(conversation), DEPLOYMENT, max_tokens=None)
+
+
+CLIENTS = {
+    "chat": (chat_body, openai_chat.decode_request),
+    "messages": (messages_body, anthropic_messages.decode_request),
+    "responses": (responses_body, openai_responses.decode_request),
+}
+BACKENDS = {"openai": openai_chat.decode_request, "anthropic": anthropic_messages.decode_request}
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
+@pytest.mark.parametrize("surface", CLIENTS)
+@given(conversation=conversations())
+@settings(max_examples=80, deadline=None)
+def test_nothing_is_lost_between_any_surface_and_any_backend(surface, kind, conversation):
+    """A client's body, decoded and encoded for a backend, tells that backend the same conversation.
+
+    A schema's name is lost where Messages stands on either side: it has none.
+    """
+    body, decode = CLIENTS[surface]
+    request = decode(body(conversation))
+    backend = msgspec.structs.replace(DEPLOYMENT, backend=Backend(name="c", type=kind, region="eu"))
+    sent = dialect_of(kind, surface).encode(request, backend, max_tokens=None, ask_usage=False)
+    read = with_conversation(BACKENDS[kind](sent))
+    assert _nameless(read.conversation) == _nameless(conversation)
+    assert read.native_only == ()
+    assert read.model == "m"
+
+
+def _nameless(conversation):
+    output = conversation.output and OutputFormat(schema=conversation.output.schema, strict=True)
+    return msgspec.structs.replace(conversation, output=output)
 
 
 @st.composite
