@@ -89,8 +89,16 @@ def feature_of(given: str, request: InferenceRequest) -> str:
         if name not in _OWN_METADATA and name.strip().lower() in _OWN_METADATA:
             message = f"metadata has {name[:40]!r}: write it as {name.strip().lower()!r}, or it would not count."
             raise InvalidRequest(message, param="metadata")
-    feature = given or request.metadata.get("feature", "")
-    if feature and not _FEATURE.fullmatch(feature):
+    return checked_feature(given or request.metadata.get("feature", ""))
+
+
+def checked_feature(name: str) -> str:
+    """A feature's name, or nothing.
+
+    Raises:
+        InvalidRequest: it is no name.
+    """
+    if name and not _FEATURE.fullmatch(name):
         message = "A feature's name has letters, digits, '_', '-' and '.', 64 characters at most."
         raise InvalidRequest(message, param="x-firstdraft-feature")
-    return feature
+    return name

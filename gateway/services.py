@@ -335,6 +335,8 @@ def _jobs(services: Services) -> Jobs:
         conversations=services.conversations,
         sealer=_sealer(settings),
         lease_s=settings.lease_s,
+        lines_at_once=settings.batch_lines,
+        files_bytes=settings.files_bytes,
         finish=services.finish_job,
         on_begin=services.begin,
         on_end=services.end,

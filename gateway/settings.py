@@ -57,6 +57,10 @@ class Settings:
     """The share of decisions whose facts are recorded in the state folder, 0..1."""
     lease_s: float = 60.0
     """How long what a request reserved outlives its gateway, 1..3,600."""
+    batch_lines: int = 16
+    """Lines of batches that a worker answers at once, 0..1,024; 0: it works off none."""
+    files_bytes: int = 268_435_456
+    """What a tenant's files may take together in the store, 1 KiB..1 TiB."""
     drain_s: float = 30.0
     """How long running requests may go on after SIGTERM, 0..3,600."""
     tls_cert: Path | None = None
@@ -298,6 +302,20 @@ SETTINGS: tuple[Setting, ...] = (
         default="60",
         help="When a gateway is killed, what its requests had reserved is booked after this time.",
         read=readers.seconds(1, 3_600),
+    ),
+    Setting(
+        name="batch_lines",
+        metavar="N",
+        default="16",
+        help="Lines of batches that each worker answers at once; 0: none, other gateways on the same store do it.",
+        read=readers.whole(0, 1_024),
+    ),
+    Setting(
+        name="files_bytes",
+        metavar="BYTES",
+        default="268435456",
+        help="What each tenant's files, uploads and results of batches, may take in the store together.",
+        read=readers.whole(1_024, 1_099_511_627_776),
     ),
     Setting(
         name="drain_s",

@@ -162,7 +162,7 @@ async def take_shortcut(request: web.Request, handler: Handler) -> web.StreamRes
     most = min(LONGEST_BODY, services.settings.body_limit_bytes)
     # Whatever could go wrong with the body is for the boundary to tell, which is not reached yet.
     is_here = length is not None and length <= most and content.is_eof() and content.exception() is None
-    if is_here and request.method == "POST":
+    if is_here and request.method == "POST" and request.content_type != "multipart/form-data":  # that is read in parts
         asked = Asked(request.raw_path, request.remote, request.raw_headers, await request.read())
         response = request.app[SHORTCUT].answer(asked, services)
         if response is not None:

@@ -85,6 +85,9 @@ async def test_the_gateway_keeps_it(gateway, mode):
                 }
             for field in ("previous_response_id", "truncation", "background"):  # some values, or with others only
                 schema["properties"].pop(field, None)
+        if name == "UploadForm":  # no schema can say what its lines are
+            line = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {}}
+            schema["properties"]["file"] = {"const": json.dumps(line)}
         if name in {
             "ResponseRequest",
             "ResponseFunction",

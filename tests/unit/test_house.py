@@ -28,6 +28,7 @@ TASK_OWNERS = {
     "gateway/edge/client.py": "the connection to the edge process; the client's context ends it",
     "gateway/edge/supervisor.py": "the watch over the edge process; the supervisor's context ends it",
     "gateway/jobs/later.py": "answers that are fetched later, and the keepers of their leases; the context ends them",
+    "gateway/jobs/worker.py": "pieces of batches, who takes them, renews leases; its context gives back and ends all",
     "gateway/modes/draft_refine.py": "the draft beside the final; the mode awaits or cancels it before it returns",
     "gateway/modes/hedge.py": "one or two attempts that race; the mode awaits or cancels both before it returns",
     "gateway/policy/store.py": "the watch over the folder; the store's context ends it",

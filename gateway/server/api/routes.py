@@ -5,9 +5,11 @@ from __future__ import annotations
 from aiohttp import web
 
 from gateway.server.api import (
+    batches,
     chat,
     completions,
     embeddings,
+    files,
     health,
     messages,
     models,
@@ -19,6 +21,7 @@ from gateway.server.api import (
 from gateway.server.operation import Operation, Parameter, Route
 from gateway.server.surface import Surface
 from gateway.wire import anthropic_schema as anthropic
+from gateway.wire import openai_files as filed
 from gateway.wire import openai_schema as openai
 
 SURFACES: tuple[Surface, ...] = (
@@ -56,6 +59,7 @@ _AGAIN = {
         {"type": "integer", "minimum": 0, "maximum": 999_999_999},
     ),
 }
+_FORM = "multipart/form-data"
 _DELETED = Operation(tag="OpenAI", answer=openai.Deleted)
 _COMPLETION = Operation(
     tag="OpenAI", body=openai.CompletionRequest, answer=openai.Completion, streams=True, asks_model=True
@@ -65,6 +69,24 @@ _MESSAGE = Operation(
     tag="Anthropic", body=anthropic.MessagesRequest, answer=anthropic.Message, streams=True, asks_model=True
 )
 _RESPONSE = Operation(tag="OpenAI", body=openai.ResponseRequest, answer=openai.Response, streams=True, asks_model=True)
+_FILE = Operation(tag="OpenAI", answer=filed.FileObject)
+_BATCH = Operation(tag="OpenAI", answer=filed.BatchObject)
+_AFTER = {"after": "The id of the last object that is known: the page begins behind it."}
+_FILES = Operation(
+    tag="OpenAI",
+    answer=filed.FilePage,
+    query=_AFTER
+    | {
+        "limit": Parameter("How many, at most.", {"type": "integer", "minimum": 1, "maximum": 10_000}),
+        "order": Parameter("By when they were made.", {"enum": ["asc", "desc"]}),
+        "purpose": "Only files of this purpose.",
+    },
+)
+_BATCHES = Operation(
+    tag="OpenAI",
+    answer=filed.BatchPage,
+    query=_AFTER | {"limit": Parameter("How many, at most.", {"type": "integer", "minimum": 1, "maximum": 100})},
+)
 _SEARCH = Operation(tag="OpenAI", body=openai.SearchRequest, answer=openai.SearchPage, asks_model=True)
 _REQUEST = {"request": "The id of the request, as in `x-request-id`. Default: the last one."}
 _STATE = Operation(tag="Operation", answer=health.State, is_open=True)
@@ -86,6 +108,25 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/responses/{id}", responses.get, Operation(tag="OpenAI", answer=openai.Response, query=_AGAIN)),
     Route("POST", "/v1/responses/{id}/cancel", responses.cancel, Operation(tag="OpenAI", answer=openai.Response)),
     Route("DELETE", "/v1/responses/{id}", responses.delete, _DELETED),
+    Route(
+        "POST",
+        "/v1/files",
+        files.create,
+        Operation(tag="OpenAI", body=filed.UploadForm, body_media=_FORM, answer=filed.FileObject),
+    ),
+    Route("GET", "/v1/files", files.list_all, _FILES),
+    Route("GET", "/v1/files/{id}", files.get, _FILE),
+    Route("GET", "/v1/files/{id}/content", files.content, Operation(tag="OpenAI", answer_media="application/jsonl")),
+    Route("DELETE", "/v1/files/{id}", files.delete, _DELETED),
+    Route(
+        "POST",
+        "/v1/batches",
+        batches.create,
+        Operation(tag="OpenAI", body=filed.BatchRequest, answer=filed.BatchObject),
+    ),
+    Route("GET", "/v1/batches", batches.list_all, _BATCHES),
+    Route("GET", "/v1/batches/{id}", batches.get, _BATCH),
+    Route("POST", "/v1/batches/{id}/cancel", batches.cancel, _BATCH),
     Route("POST", "/v1/vector_stores/{id}/search", vector_stores.search, _SEARCH),
     Route("GET", "/v1/models", models.list_all, Operation(tag="OpenAI", answer=openai.ModelList)),
     Route("GET", "/v1/models/{model:.+}", models.get, Operation(tag="OpenAI", answer=openai.Model)),
