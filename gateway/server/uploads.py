@@ -12,13 +12,13 @@ from aiohttp import BodyPartReader, web
 from gateway.errors import InvalidRequest, UnsupportedEncoding
 from gateway.jobs.files import KEPT_S, FileMeta, Upload
 from gateway.server.keys import IDENTITY, SERVICES
+from gateway.wire.openai_files import LEAST_LIFE_S, LONGEST_LIFE_S
 
 _PIECE_BYTES = 65_536
 _READ_S = 60.0
 """Longest time between two pieces of a body."""
 _LONGEST_FIELD = 4_096
 _LONGEST_NAME = 255
-_LEAST_LIFE_S, _LONGEST_LIFE_S = 3_600, 2_592_000
 _PURPOSE = "batch"
 _T = TypeVar("_T")
 
@@ -53,7 +53,7 @@ async def read_upload(http: web.Request) -> FileMeta:
 
 
 async def _read(http: web.Request, upload: Upload) -> _Form:
-    form, anchored = _Form(), False
+    form = _Form()
     async for part in _parts(http):
         match part.name:
             case "file" if not form.has_file:
@@ -67,7 +67,8 @@ async def _read(http: web.Request, upload: Upload) -> _Form:
                     message = f"Files are kept here for batches alone: 'purpose' is {_PURPOSE!r}."
                     raise InvalidRequest(message, param="purpose")
             case "expires_after[anchor]":
-                anchored = await _text(part) == "created_at"
+                if await _text(part) != "created_at":
+                    raise InvalidRequest("'expires_after[anchor]' is 'created_at'.", param="expires_after[anchor]")
             case "expires_after[seconds]":
                 form.life_s = _life(await _text(part))
             case _:
@@ -75,8 +76,6 @@ async def _read(http: web.Request, upload: Upload) -> _Form:
     for field, is_there in (("file", form.has_file), ("purpose", bool(form.purpose))):
         if not is_there:
             raise InvalidRequest(f"The form has no {field!r}.", param=field)
-    if form.life_s != KEPT_S and not anchored:
-        raise InvalidRequest("'expires_after[anchor]' is 'created_at'.", param="expires_after[anchor]")
     return form
 
 
@@ -111,7 +110,7 @@ async def _text(part: BodyPartReader) -> str:
 
 
 def _life(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not _LEAST_LIFE_S <= int(text[:12]) <= _LONGEST_LIFE_S:
-        message = f"'expires_after[seconds]' is from {_LEAST_LIFE_S:,} to {_LONGEST_LIFE_S:,}."
+    if not text.isascii() or not text.isdigit() or not LEAST_LIFE_S <= int(text[:12]) <= LONGEST_LIFE_S:
+        message = f"'expires_after[seconds]' is from {LEAST_LIFE_S:,} to {LONGEST_LIFE_S:,}."
         raise InvalidRequest(message, param="expires_after[seconds]")
     return int(text)

@@ -13,6 +13,8 @@ from gateway.wire.fields import typed
 from gateway.wire.json_body import read_object
 
 _ENCODER = msgspec.json.Encoder()
+LEAST_LIFE_S, LONGEST_LIFE_S = 3_600, 2_592_000
+"""Of a file whose client says how long it is to be kept."""
 UnixTime = Annotated[int, Meta(ge=0)]
 
 BatchStatus = Literal[
@@ -34,11 +36,15 @@ class BatchRequest(msgspec.Struct):
     metadata: Annotated[dict[str, Annotated[str, Meta(max_length=512)]], Meta(max_length=16)] | None = None
 
 
-class UploadForm(msgspec.Struct):
+class UploadForm(msgspec.Struct, forbid_unknown_fields=True):
     """A file of requests, one a line, and what it is for."""
 
     file: str
     purpose: Literal["batch"]
+    anchor: Literal["created_at"] = msgspec.field(name="expires_after[anchor]", default="created_at")
+    seconds: Annotated[int, Meta(ge=LEAST_LIFE_S, le=LONGEST_LIFE_S)] = msgspec.field(
+        name="expires_after[seconds]", default=604_800
+    )
 
 
 class BatchLine(msgspec.Struct):
