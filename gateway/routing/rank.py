@@ -33,6 +33,10 @@ NEAR = 0.1
 NEAR_WITH_PREFIX = 0.3
 """A warm prefix saves most of the prefill, so it is worth more than the difference between equals."""
 
+_LATE_ALIKE, _LATER_BY_MOST = 3.0, 4.0
+"""Where nobody can keep the objective, what takes up to so many times as long as the least late, and at most so many
+times the objective longer, is as good as that: measured on recorded bursts (`tests.benchmarks.ranking`)."""
+
 _FAILS, _EDGE, _OVER = 1e9, 1e6, 1e3
 """Added to scores, which stay far below: each outweighs all that come after it."""
 _MOST_OVER = 900.0
@@ -162,17 +166,23 @@ def _add_penalties(
     fails: frozenset[str],
     edge_last: bool,
 ) -> None:
-    limit_s = route.objectives.final_first_token_s
     for place, deployment in enumerate(deployments):
         if deployment.id in fails:
             scores[place] += _FAILS
         if edge_last and deployment.is_edge:
             scores[place] += _EDGE
-        if limit_s is not None:
-            predicted = facts.predicted.get(deployment.id)
-            if predicted is not None and predicted.first_token_s > limit_s:
-                # Where all are late, the one that is least so: by then the weights are no comfort.
-                scores[place] += _OVER * min(predicted.first_token_s / limit_s, _MOST_OVER)
+    limit_s = route.objectives.final_first_token_s
+    if limit_s is None:
+        return
+    known = [facts.predicted.get(deployment.id) for deployment in deployments]
+    lateness = [0.0 if predicted is None else predicted.first_token_s / limit_s for predicted in known]
+    least = min((late for late, at in zip(lateness, deployments, strict=True) if at.id not in fails), default=0.0)
+    # Where all are late, those that are nearly the least so are alike, and the weights decide among them: a burst that
+    # is too much for all would else be paid at the dearest's price.
+    bar = 1.0 if least <= 1.0 else min(least * _LATE_ALIKE, least + _LATER_BY_MOST)
+    for place, late in enumerate(lateness):
+        if late > bar:
+            scores[place] += _OVER * min(late, _MOST_OVER)
 
 
 def _chosen(
