@@ -44,10 +44,10 @@ def worst_case(
 def draft_beside(request: InferenceRequest, decision: Decision) -> Beside | None:
     """The most that a draft may use which may become the answer, after a larger model was asked too; else None.
 
-    A draft that is only shown is never charged.
+    A draft of the edge's that is only shown is never charged; one that is made elsewhere always is.
     """
     draft = decision.draft
-    if draft is None or (decision.cascade is None and draft not in decision.deployments):
+    if draft is None or (draft.is_edge and decision.cascade is None and draft not in decision.deployments):
         return None
     most = (
         decision.draft_max_tokens if request.max_tokens is None else min(decision.draft_max_tokens, request.max_tokens)
@@ -88,7 +88,7 @@ def needed(
     running = [target]
     for attempt in record.attempts:
         if attempt.role == "draft":
-            continue
+            continue  # in `beside`, if it costs anything
         if attempt.outcome == "running" and attempt.deployment in targets:
             running.append(targets[attempt.deployment])
         else:
@@ -120,13 +120,13 @@ def again(claim: Claim, share: float, usage: Usage | None = None) -> Claim:
 
 
 def charge(record: RequestRecord, hold: Hold | None) -> None:
-    """Add up what the attempts used; a draft that was only shown costs nothing."""
-    finals = [attempt for attempt in record.attempts if attempt.role != "draft"]
-    record.input_tokens = sum(attempt.input_tokens for attempt in finals)
-    record.output_tokens = sum(attempt.output_tokens for attempt in finals)
-    record.cached_input_tokens = sum(attempt.cached_input_tokens for attempt in finals)
-    record.cost_nanousd = sum(attempt.cost_nanousd for attempt in finals)
-    record.estimated = any(attempt.estimated for attempt in finals)
+    """Add up what the attempts used; a draft of the edge's that was only shown costs nothing."""
+    charged = [attempt for attempt in record.attempts if attempt.is_charged]
+    record.input_tokens = sum(attempt.input_tokens for attempt in charged)
+    record.output_tokens = sum(attempt.output_tokens for attempt in charged)
+    record.cached_input_tokens = sum(attempt.cached_input_tokens for attempt in charged)
+    record.cost_nanousd = sum(attempt.cost_nanousd for attempt in charged)
+    record.estimated = any(attempt.estimated for attempt in charged)
     _book(record, hold)
 
 

@@ -26,7 +26,6 @@ from gateway.cache.control import CacheControl
 from gateway.cache.flights import Flights, Stored, Trip
 from gateway.cache.prompts import Found, PromptCache
 from gateway.classification import labels
-from gateway.edge.client import EdgeClient
 from gateway.errors import BudgetSpent, RetrievalFailed
 from gateway.exchange import Exchange, Repeatable
 from gateway.inference.beginning import beginning_of
@@ -67,7 +66,6 @@ class Pipeline:
         cache: PromptCache,
         flights: Flights,
         backends: Backends,
-        edge: EdgeClient | None,
         passages: Passages | None = None,
         finish: Callable[[RequestRecord], None],
         decisions: DecisionLog | None = None,
@@ -78,7 +76,6 @@ class Pipeline:
         self._flights = flights
         self._finish = finish
         self._backends = backends
-        self._edge = edge
         self._passages = passages
         self._decisions = decisions
         self._recorder: Recorder | None = None
@@ -183,7 +180,7 @@ class Pipeline:
 
     def _facts(self, exchange: Exchange, named: frozenset[str]) -> Facts:
         request, tenant = exchange.request, exchange.identity.tenant
-        edge = None if self._edge is None else self._edge.status
+        edge, edges = self._backends.edges.now(exchange.policy.edges)
         return Facts(
             tenant_name=tenant.name,
             tenant_region=tenant.region,
@@ -206,10 +203,11 @@ class Pipeline:
             hour=time.gmtime().tm_hour,
             budget_left=self._ledger.share_left(tenant.name, exchange.feature),
             unhealthy=self._backends.health.unhealthy(),
-            edge_ready=edge is not None and edge.state == "warm",
-            edge_reason="the edge is switched off" if edge is None else edge.reason or edge.state,
-            edge_context_tokens=0 if edge is None else edge.n_ctx,
-            edge_wait_s=0.0 if self._edge is None else self._edge.wait_s,
+            edge_ready=edge.ready,
+            edge_reason=edge.reason,
+            edge_context_tokens=edge.context_tokens,
+            edge_wait_s=edge.wait_s,
+            edges=edges,
             draft=request.draft,
             predicted=self._observed.predictions(input_tokens_estimate(request)),
             draw=random.random(),  # noqa: S311 - which of two equals is asked is no secret
@@ -232,7 +230,7 @@ class Pipeline:
         return self._cache.key(
             request=request,
             tenant="" if rule is not None and rule.shared else exchange.identity.tenant.name,
-            deployment_ids=tuple(sorted(places.get(name, name) for name in decision.may_answer(exchange.policy.edge))),
+            deployment_ids=tuple(sorted(places.get(name, name) for name in decision.may_answer())),
             policy_part=" ".join((decision.route, *exchange.record.labels)),
         )
 

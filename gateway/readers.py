@@ -44,14 +44,18 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
-def threads(text: str) -> int:
-    """A number of threads; 0 for `auto`."""
-    if text.lower() == "auto":
-        return 0
-    try:
-        return whole(1, 256)(text)
-    except ValueError as error:
-        raise ValueError(f"{error}, or auto") from None
+def or_auto(low: int, high: int) -> Callable[[str], int]:
+    """A whole number in this range; 0 for `auto`."""
+
+    def read(text: str) -> int:
+        if text.lower() == "auto":
+            return 0
+        try:
+            return whole(low, high)(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, or auto") from None
+
+    return read
 
 
 def seconds(low: float, high: float) -> Callable[[str], float]:

@@ -11,7 +11,7 @@ import contextlib
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from gateway.backends.edges import Edges
 from gateway.backends.health import Health
 from gateway.backends.pool import Backends
 from gateway.budgets.ledger import Ledger
@@ -29,7 +30,7 @@ from gateway.cache.prompts import PromptCache
 from gateway.cache.sealing import Sealer, read_keys
 from gateway.conversations.kept import Conversations
 from gateway.edge.client import EdgeClient
-from gateway.edge.supervisor import EdgeSupervisor
+from gateway.edge.group import EdgeGroup
 from gateway.errors import EdgeError, EdgeUnavailable, SettingsError, StoreUnavailable
 from gateway.jobs.jobs import Jobs
 from gateway.modes.confidence import Confidence
@@ -46,7 +47,7 @@ from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_log import RequestLog
-from gateway.telemetry.snapshot import Snapshot
+from gateway.telemetry.snapshot import EdgeSnapshot, Snapshot
 
 _RECENT_REQUESTS = 1_000
 _RETIRE_EVERY_S = 5.0
@@ -59,6 +60,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
     store_url: str
     edge_socket: str | None
+    other_edges: dict[str, str] = {}
+    """The sockets of further edges, by their model."""
 
 
 @asynccontextmanager
@@ -77,21 +80,22 @@ async def open_store(settings: Settings) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def open_machine(settings: Settings, store_url: str, edge_model: str | None) -> AsyncIterator[Machine]:
-    """Start the edge process (unless `edge_model` is None) beside the store; it becomes warm on its own time."""
-    async with AsyncExitStack() as stack:
-        edge_socket = None
-        if edge_model is not None:
-            edge_socket = settings.state / "edge.sock"
-            supervisor = EdgeSupervisor(
-                model=edge_model,
-                socket_path=edge_socket,
-                state_dir=settings.state,
-                threads=settings.edge_threads,
-                n_ctx=settings.edge_context,
-            )
-            await stack.enter_async_context(supervisor)
-        yield Machine(store_url=store_url, edge_socket=None if edge_socket is None else str(edge_socket))
+async def open_machine(settings: Settings, store_url: str, edge_models: Sequence[str]) -> AsyncIterator[Machine]:
+    """Start an edge process for each of `edge_models` beside the store; they become warm on their own time."""
+    if not edge_models:
+        yield Machine(store_url=store_url, edge_socket=None)
+        return
+    group = EdgeGroup(
+        edge_models,
+        state_dir=settings.state,
+        threads=settings.edge_threads,
+        n_ctx=settings.edge_context,
+        memory_bytes=settings.edge_memory_mb * 1_000_000,
+    )
+    async with group:
+        sockets = {model: str(path) for model, path in group.sockets.items()}
+        first = sockets.pop(edge_models[0])
+        yield Machine(store_url=store_url, edge_socket=first, other_edges=sockets)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -138,7 +142,6 @@ class Services:
     ledger: Ledger
     backends: Backends
     conversations: Conversations
-    edge: EdgeClient | None
     members: Members
     pipeline: Pipeline
     retrieval: Retrieval
@@ -177,6 +180,11 @@ class Services:
                 task.cancel()
 
     @property
+    def edge(self) -> EdgeClient | None:
+        """The first edge; there may be more in `backends.edges`."""
+        return self.backends.edges.first
+
+    @property
     def in_flight(self) -> int:
         """Requests that are being answered."""
         return len(self.tasks)
@@ -211,19 +219,12 @@ class Services:
 
     async def snapshot(self) -> Snapshot:
         """What is true now, for a scrape."""
-        edge: dict[str, float] = {}
-        if self.edge is not None and self.edge.status.state == "warm":
-            try:
-                edge = msgspec.structs.asdict(await self.edge.stats())
-            except EdgeError as error:
-                structlog.get_logger().warning("edge_stats_missing", reason=error.message)
         return Snapshot(
             version=version("firstdraft"),
             policy=self.policy.current.version,
             policy_refused=self.policy.refused is not None,
             store_up=self.store.healthy,
-            edge_state="off" if self.edge is None else self.edge.status.state,
-            edge=edge,
+            edges=[await _edge_snapshot(edge) for edge in self.backends.edges],
         )
 
     async def readiness(self) -> Readiness:
@@ -241,6 +242,9 @@ class Services:
         parts = {"policy": policy, "store": store, "edge": edge, "backends": _backends_readiness(self.backends)}
         if self.draining:
             parts["gateway"] = {"ok": False, "reason": "draining"}
+        others = [_edge_report(client) for client in self.backends.edges if client is not self.edge]
+        if others:
+            edge["others"] = others
         # An edge that was warm once and restarts makes a degraded gateway, not one to take out of service; nor does one
         # that never gets warm keep it out for good.
         waiting_for_edge = not edge["ok"] and not self.edge_was_warm and time.time() - self.started_at < _EDGE_WAIT_S
@@ -249,11 +253,25 @@ class Services:
     def _edge_readiness(self) -> dict[str, Any]:
         if self.edge is None:
             return {"ok": True, "state": "off", "reason": "the edge is switched off, or the policy has none"}
-        status = self.edge.status
-        answer: dict[str, Any] = {"ok": status.state == "warm", "state": status.state, "model": status.model}
-        if status.reason:
-            answer["reason"] = status.reason
-        return answer
+        return _edge_report(self.edge)
+
+
+def _edge_report(edge: EdgeClient) -> dict[str, Any]:
+    status = edge.status
+    answer: dict[str, Any] = {"ok": status.state == "warm", "state": status.state, "model": status.model}
+    if status.reason:
+        answer["reason"] = status.reason
+    return answer
+
+
+async def _edge_snapshot(edge: EdgeClient) -> EdgeSnapshot:
+    status, figures = edge.status, {}
+    if status.state == "warm":
+        try:
+            figures = msgspec.structs.asdict(await edge.stats())
+        except EdgeError as error:
+            structlog.get_logger().warning("edge_stats_missing", model=status.model, reason=error.message)
+    return EdgeSnapshot(model=status.model, state=status.state, figures=figures)
 
 
 def _backends_readiness(backends: Backends) -> dict[str, Any]:
@@ -272,11 +290,9 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
         metrics = Metrics()
         store = await stack.enter_async_context(Store(machine.store_url))
         ledger = await stack.enter_async_context(Ledger(store, lease_s=settings.lease_s))
-        edge = None
-        if machine.edge_socket is not None:
-            edge = await stack.enter_async_context(EdgeClient(Path(machine.edge_socket)))
+        edges = await _open_edges(stack, machine)
         health = Health(time.monotonic, metrics.health_changed)
-        backends = await stack.enter_async_context(Backends(edge, Confidence(settings.state), health=health))
+        backends = await stack.enter_async_context(Backends(edges, Confidence(settings.state), health=health))
         secret = await _cache_secret(store)
         cache = await stack.enter_async_context(
             PromptCache(store, secret=secret, sealer=_sealer(settings), on_count=metrics.count_cache)
@@ -297,7 +313,6 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
             ledger=ledger,
             backends=backends,
             conversations=Conversations(store, _sealer(settings)),
-            edge=edge,
             members=Members(store),
             retrieval=retrieval,
             pipeline=Pipeline(
@@ -305,7 +320,6 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
                 cache=cache,
                 flights=flights,
                 backends=backends,
-                edge=edge,
                 passages=Passages(retrieval),
                 finish=finish,
                 decisions=decisions,
@@ -343,6 +357,16 @@ def _jobs(services: Services) -> Jobs:
     )
 
 
+async def _open_edges(stack: AsyncExitStack, machine: Machine) -> Edges:
+    if machine.edge_socket is None:
+        return Edges()
+    first = await stack.enter_async_context(EdgeClient(Path(machine.edge_socket)))
+    others = {
+        model: await stack.enter_async_context(EdgeClient(Path(path))) for model, path in machine.other_edges.items()
+    }
+    return Edges(first, others)
+
+
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait((task,))
@@ -370,8 +394,8 @@ async def _retire_backends(services: Services) -> None:
         await asyncio.sleep(_RETIRE_EVERY_S)
         current = services.policy.current
         if current.version != before.version or current.backends != before.backends or current.stores != before.stores:
-            if current.edge_model != before.edge_model:
-                structlog.get_logger().warning("edge_model_changed", hint="the edge loads it at the next start")
+            if current.edge_models != before.edge_models:
+                structlog.get_logger().warning("edge_models_changed", hint="they are loaded at the next start")
             before = current
             await services.backends.retire(tuple(current.backends.values()))
             await services.retrieval.retire(tuple(current.stores.values()))

@@ -49,6 +49,8 @@ class Settings:
     """Threads that decode, 1..256; 0: measured at the start."""
     edge_context: int = 8_192
     """Tokens of context that all requests at the edge share, 512..1,048,576."""
+    edge_memory_mb: int = 0
+    """Megabytes that all draft models may take together; 0: what the machine has."""
     body_limit_bytes: int = 33_554_432
     """Largest request body, 1 KiB..1 GiB."""
     cache_keys: str | None = field(default=None, repr=False)
@@ -265,7 +267,7 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="N",
         default="auto",
         help="Threads of the draft model; auto: measured at the start, and a core is left to the gateway.",
-        read=readers.threads,
+        read=readers.or_auto(1, 256),
     ),
     Setting(
         name="edge_context",
@@ -273,6 +275,13 @@ SETTINGS: tuple[Setting, ...] = (
         default="8192",
         help="Context of the draft model, shared by all requests that it serves at once.",
         read=readers.whole(512, 1_048_576),
+    ),
+    Setting(
+        name="edge_memory_mb",
+        metavar="MB",
+        default="auto",
+        help="Memory for all draft models together; one that does not fit is refused; auto: what the machine has.",
+        read=readers.or_auto(1, 16_777_216),
     ),
     Setting(
         name="body_limit_bytes",

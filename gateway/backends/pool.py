@@ -9,13 +9,13 @@ from typing import Protocol, Self
 
 from gateway.backends.call import BackendClient, Call
 from gateway.backends.edge import EdgeBackend
+from gateway.backends.edges import Edges
 from gateway.backends.extra_requests import ExtraRequests
 from gateway.backends.health import Health
 from gateway.backends.kept import Kept
 from gateway.backends.minilm import MiniLMBackend
 from gateway.backends.openai import OpenAIBackend
 from gateway.backends.scoring import score
-from gateway.edge.client import EdgeClient
 from gateway.errors import EdgeUnavailable
 from gateway.inference.deployment import Backend
 
@@ -33,15 +33,14 @@ class Trust(Protocol):
 class Backends:
     """Hands out clients. Two backends that differ in anything, a key or a limit, have two clients."""
 
-    def __init__(self, edge: EdgeClient | None, trust: Trust | None = None, *, health: Health | None = None) -> None:
+    def __init__(self, edges: Edges, trust: Trust | None = None, *, health: Health | None = None) -> None:
         """`health` knows how their deployments are, `extra` how many more requests may be sent than came."""
         self.health = health or Health(time.monotonic)
         self.extra = ExtraRequests()
         self.kept = Kept(time.monotonic)
         """How many drafts their scores let stand lately."""
-        self._edge_client = edge
+        self.edges = edges
         self._trust = trust
-        self._edge = None if edge is None else EdgeBackend(edge)
         self._clients: dict[Backend, OpenAIBackend | MiniLMBackend] = {}
         self._leaving: list[OpenAIBackend | MiniLMBackend] = []
 
@@ -56,28 +55,31 @@ class Backends:
         self._clients.clear()
         self._leaving.clear()
 
-    def estimate(self, found: Sequence[float] | None) -> float | None:
-        """How likely an answer of the edge with these features is good, 0..1; None where that was never learnt."""
-        if self._trust is None or self._edge_client is None:
+    def estimate(self, edge: Backend, found: Sequence[float] | None) -> float | None:
+        """How likely an answer of this edge with these features is good, 0..1; None where that was never learnt."""
+        client = self.edges.of(edge)
+        if self._trust is None or client is None:
             return None
-        return self._trust.estimate(self._edge_client.status.fingerprint, found)
+        return self._trust.estimate(client.status.fingerprint, found)
 
-    def threshold(self, target_error: float) -> float | None:
-        """From which estimate on at most `target_error` (0..1) of the edge's answers are not good; None: not known."""
-        if self._trust is None or self._edge_client is None:
+    def threshold(self, edge: Backend, target_error: float) -> float | None:
+        """From which estimate on at most `target_error` (0..1) of its answers are not good; None: not known."""
+        client = self.edges.of(edge)
+        if self._trust is None or client is None:
             return None
-        return self._trust.threshold(self._edge_client.status.fingerprint, target_error)
+        return self._trust.threshold(client.status.fingerprint, target_error)
 
     def client(self, backend: Backend) -> BackendClient:
         """The client of `backend`, made at its first use.
 
         Raises:
-            EdgeUnavailable: the edge is switched off.
+            EdgeUnavailable: the edge is switched off, or has not loaded this model.
         """
         if backend.type == "edge":
-            if self._edge is None:
-                raise EdgeUnavailable("the edge is switched off in this gateway")
-            return self._edge
+            edge = self.edges.of(backend)
+            if edge is None:
+                raise EdgeUnavailable(self.edges.why_not(backend))
+            return EdgeBackend(edge)
         client = self._clients.get(backend)
         if client is None:
             kind = MiniLMBackend if backend.type == "minilm" else OpenAIBackend

@@ -79,7 +79,7 @@ class EdgeDone(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EdgeStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The edge as last heard of. `reason` says why it is not warm; `n_ctx` is 0 until it is.
+    """The edge as last heard of. `reason` says why it is not warm; `n_ctx` and `memory_bytes` are 0 until it is.
 
     `fingerprint` stands for the content and the format of the model that is loaded; empty until it is.
     """
@@ -90,6 +90,7 @@ class EdgeStatus(msgspec.Struct, frozen=True, kw_only=True):
     pid: int | None = None
     n_ctx: int = 0
     fingerprint: str = ""
+    memory_bytes: int = 0
 
 
 class _Stream:
@@ -286,6 +287,7 @@ class EdgeClient:
                         pid=frame.pid,
                         n_ctx=frame.n_ctx,
                         fingerprint=frame.fingerprint,
+                        memory_bytes=frame.memory_bytes,
                     )
                 )
             case protocol.Load():

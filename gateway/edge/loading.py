@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import re
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,9 +19,9 @@ from gateway.edge.model_files import fingerprint, prepare_model
 from gateway.edge.preparation import Preparation
 from gateway.edge.protocol import Submit
 from gateway.edge.quantization import quantize
+from gateway.edge.room import BESIDE_BYTES, Room
 from gateway.edge.scheduler import Batch, Limits
 from gateway.edge.threads import choose
-from gateway.errors import EdgeUnavailable
 from gateway.inference.request import Message
 
 _WARM_TOKENS = 4
@@ -39,6 +37,7 @@ class Loaded:
     preparation: Preparation
     n_ctx: int
     fingerprint: str
+    memory_bytes: int
 
 
 def load_engine(
@@ -48,49 +47,32 @@ def load_engine(
     *,
     threads: int,
     plain: bool = False,
+    memory_bytes: int = 0,
     deliver: Deliver,
     tell: Callable[[str], None],
 ) -> Loaded:
     """Finds or fetches, checks, converts, loads and warms. Raises EdgeError when the model cannot be used.
 
-    `plain`: see `Model`. `tell` hears what takes long, in words.
+    `plain`: see `Model`. `memory_bytes`: the most that it may take; 0: what there is. `tell` hears what takes
+    long, in words.
     """
     started = time.monotonic()
     if name.startswith(hub.PREFIX):
         name = str(hub.fetch(name, state_dir / "hub", tell))
     path, trouble = prepare_model(name, state_dir, quantize)
-    _check_memory(path)
+    room = Room(memory_bytes)
+    room.check(path.name, path.stat().st_size)
     if trouble:
         write_log("warning", "edge model format", trouble=trouble)
-    model = Model(path, limits=limits, threads=threads or 1, plain=plain)
+    model = Model(path, limits=limits, threads=threads or 1, plain=plain, room=room)
     model.use_threads(choose(threads, lambda count: _time_threads(model, limits, count)))
     preparation = Preparation(model)
     engine = Engine(model, limits, deliver)
     engine.expect(_warm(model, limits, preparation))
     _return_memory()
     write_log("info", "edge warm", file=str(path), threads=model.threads, seconds=round(time.monotonic() - started, 3))
-    return Loaded(engine, preparation, model.n_ctx, fingerprint(path, state_dir))
-
-
-def _check_memory(path: Path) -> None:
-    """A model that is larger than the memory that is left would be read from disk again for every token."""
-    size, left = path.stat().st_size, available_bytes()
-    if size > left:
-        raise EdgeUnavailable(
-            f"the model {path.name} does not fit: it has {size / 1e6:.0f} MB, and {left / 1e6:.0f} MB memory are left"
-        )
-
-
-def available_bytes() -> int:
-    """Memory that this process could still take: what the kernel can free, and no more than its control group may."""
-    found = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    left = int(found[1]) * 1024 if found else sys.maxsize
-    try:
-        group = Path("/sys/fs/cgroup")
-        most, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return min(left, int(most) - int(used))
-    except (OSError, ValueError):  # no control groups, or no limit ("max")
-        return left
+    taken = model.model_bytes + model.kv_bytes + BESIDE_BYTES
+    return Loaded(engine, preparation, model.n_ctx, fingerprint(path, state_dir), taken)
 
 
 def _warm(model: Model, limits: Limits, preparation: Preparation) -> float:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.edge.grammar import Grammar
+from gateway.edge.room import Room
 from gateway.edge.sampling import Logits
 from gateway.edge.scheduler import Batch, Limits
 from gateway.edge.template import Template
@@ -44,10 +45,13 @@ class Silence:
 class Model:
     """A loaded model. Raises EdgeUnavailable when llama.cpp cannot load the file or make the context.
 
-    `plain`: without the kernels that want the weights in a layout of their own (AMX and the like).
+    `plain`: without the kernels that want the weights in a layout of their own (AMX and the like). `room`: what it
+    has to fit in.
     """
 
-    def __init__(self, path: Path, *, limits: Limits, threads: int, plain: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, limits: Limits, threads: int, plain: bool = False, room: Room | None = None
+    ) -> None:
         self._silence = Silence()
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
@@ -56,6 +60,9 @@ class Model:
         if not model:
             raise EdgeUnavailable(f"llama.cpp cannot load the model {path}: it is damaged, or of an unknown kind")
         self._model = model
+        self.model_bytes = int(llama_cpp.llama_model_size(model))
+        if room is not None:
+            room.check(path.name, self.model_bytes, self._kv_bytes(limits.cells))
         self.n_ctx = min(limits.cells, llama_cpp.llama_model_n_ctx_train(model) or limits.cells)
         """Most tokens of one request, prompt and answer together."""
         self._context = self._make_context(limits, threads)
@@ -70,7 +77,6 @@ class Model:
         self.n_vocab = llama_cpp.llama_vocab_n_tokens(vocabulary)
         self.eog = frozenset(token for token in range(self.n_vocab) if llama_cpp.llama_vocab_is_eog(vocabulary, token))
         """Tokens that end an answer."""
-        self.model_bytes = int(llama_cpp.llama_model_size(model))
         self.template = self._read_template()
         self.control_words = self._read_control_words()
         self._piece_buffer = ctypes.create_string_buffer(_PIECE_BYTES)
@@ -204,12 +210,16 @@ class Model:
 
     @property
     def kv_bytes(self) -> int:
-        """Bytes of the KV cache: f16 keys and values of all layers."""
+        """Bytes of the KV cache."""
+        return self._kv_bytes(llama_cpp.llama_n_ctx(self._context))
+
+    def _kv_bytes(self, cells: int) -> int:
+        """f16 keys and values of all layers."""
         embedding = llama_cpp.llama_model_n_embd(self._model)
         heads = llama_cpp.llama_model_n_head(self._model) or 1
         shared = llama_cpp.llama_model_n_head_kv(self._model)
         layers = llama_cpp.llama_model_n_layer(self._model)
-        return int(2 * 2 * layers * (embedding // heads) * shared * llama_cpp.llama_n_ctx(self._context))
+        return int(2 * 2 * layers * (embedding // heads) * shared * cells)
 
     def grammar(self, text: str) -> Grammar:
         """What holds one answer to a grammar. Raises EdgeUnsuitable when it cannot be followed."""

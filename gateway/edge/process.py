@@ -86,6 +86,7 @@ class EdgeProcess:
                 self._limits,
                 threads=arguments.threads,
                 plain=arguments.plain,
+                memory_bytes=arguments.memory,
                 deliver=lambda outputs, load: self._tell(lambda: self._connections.deliver(outputs, load)),
                 tell=lambda reason: self._tell(lambda: self._connections.change(self._status("starting", reason))),
             )
@@ -113,6 +114,7 @@ class EdgeProcess:
             pid=os.getpid(),
             n_ctx=0 if loaded is None else loaded.n_ctx,
             fingerprint="" if loaded is None else loaded.fingerprint,
+            memory_bytes=0 if loaded is None else loaded.memory_bytes,
         )
 
 
@@ -145,6 +147,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="threads that decode; 0: measured")
     parser.add_argument("--n-ctx", type=int, default=8_192, help="tokens of all running requests and kept prefixes")
     parser.add_argument("--parallel", type=int, default=16, help="requests answered at once")
+    parser.add_argument("--memory", type=int, default=0, help="most bytes of weights and KV cache; 0: what there is")
     parser.add_argument(
         "--plain", action="store_true", help="only kernels that run on any processor of the build's kind"
     )

@@ -89,6 +89,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     n_ctx: int = 0
     fingerprint: str = ""
     """Stands for the model's content and format; empty until it is warm."""
+    memory_bytes: int = 0
+    """What it takes, all in all; 0 until it is warm."""
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, tag="load"):

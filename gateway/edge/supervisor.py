@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +53,7 @@ class EdgeSupervisor:
     `threads` decode; 0: as many as are fastest and leave the gateway a core. `n_ctx` is the KV cache in tokens, for all
     requests and kept prefixes together; `parallel` the most requests answered at once. The process counts as hung, and
     is killed, when it gives no sign of life for `silence_s`, or when one step takes longer than `longest_step_s`.
+    `memory_bytes` is asked at each start for what weights and KV cache may take; 0: what the machine has.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class EdgeSupervisor:
         parallel: int = 16,
         silence_s: float = 10.0,
         longest_step_s: float = 30.0,
+        memory_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
         if len(os.fsencode(socket_path)) > _LONGEST_SOCKET_PATH:
             raise SettingsError(f"the path of the edge's socket is too long for a Unix socket: {socket_path}")
@@ -81,6 +84,7 @@ class EdgeSupervisor:
         self._plain = False
         """Without the kernels for weights in layouts of their own (AMX and the like)."""
         self._with_hub = model.startswith(hub.PREFIX)
+        self._memory_bytes = memory_bytes
         self._silence_s = silence_s
         self._longest_step_s = longest_step_s
         self._process: asyncio.subprocess.Process | None = None
@@ -137,6 +141,7 @@ class EdgeSupervisor:
         process = await asyncio.create_subprocess_exec(
             *self._command,
             *("--parent", str(os.getpid())),
+            *("--memory", str(self._memory_bytes())),
             *(("--plain",) if self._plain else ()),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,

@@ -139,6 +139,10 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     """Most attempts that wait for their turn, where there is such a limit."""
     retries: int | None = None
     """Further tries on one of its deployments before another is asked; None: one, where no other is left."""
+    edge_model: str = ""
+    """What the edge loads: a name, a path or `hf://…`; empty for all others."""
+    drafts: bool = False
+    """Its deployments may draft, as the edge does."""
     max_tokens_field: str = "max_tokens"
     """The field that limits the answer where the client named none: `max_tokens` or `max_completion_tokens`."""
 
@@ -172,3 +176,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_edge(self) -> bool:
         return self.backend.type == "edge"
+
+    @property
+    def can_draft(self) -> bool:
+        """It is the edge, or an edge elsewhere."""
+        return self.is_edge or self.backend.drafts

@@ -77,7 +77,7 @@ async def try_on(plan: Plan, candidate: Candidate, candidates: Candidates, emit:
     deployment, trial = candidate
     tried = 0
     while True:
-        attempt = _Attempt(plan, deployment, trial, emit)
+        attempt = Attempt(plan, deployment, trial, emit)
         try:
             await attempt.run()
         except FieldUnsupported as error:
@@ -111,10 +111,17 @@ _WORKED_FOR_NOTHING = frozenset({"ok", "cancelled", BackendTimeout.code, Backend
 """Outcomes after which a backend that was sent the request has read the prompt all the same, and bills it."""
 
 
-class _Attempt:
+class Attempt:
     """Passes one deployment's events on, counts them, and writes the attempt's record however it ends."""
 
-    def __init__(self, plan: Plan, deployment: Deployment, trial: Trial | None, emit: Emit) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        deployment: Deployment,
+        trial: Trial | None,
+        emit: Emit,
+        record: AttemptRecord | None = None,
+    ) -> None:
         self.shown = False
         """The client may have seen something of this final."""
         self._plan = plan
@@ -122,7 +129,7 @@ class _Attempt:
         self._request = predicting(plan.request, deployment, plan.copy) if plan.copy else plan.request
         self._trial = trial
         self._emit = emit
-        self._record = AttemptRecord(deployment=deployment.id)
+        self._record = AttemptRecord(deployment=deployment.id) if record is None else record
         self._waiting: list[Event] = []
         self._waiting_bytes = 0
         self._content_bytes = 0

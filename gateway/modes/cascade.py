@@ -80,7 +80,7 @@ def _outcome(plan: Plan, draft: Draft, rule: CascadeRule) -> Outcome:
         return "cut"
     threshold = rule.threshold
     if threshold is None and rule.target_error is not None:
-        threshold = plan.backends.threshold(rule.target_error)
+        threshold = plan.backends.threshold(draft.drafter.backend, rule.target_error)
     if draft.confidence is None or threshold is None:
         return "stands" if rule.accepts_uncalibrated else "uncalibrated"
     return "stands" if draft.confidence >= threshold else "unsure"

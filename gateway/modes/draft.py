@@ -4,12 +4,14 @@
        │                             └──it is the answer──▶ promoted
        └──final overtakes it, edge fails──▶ dropped
 
-A draft never raises an error of the edge's: whoever asked for it looks at its state.
+A draft never raises an error of the edge's: whoever asked for it looks at its state. One that is made elsewhere (a
+backend with `role: draft`) is an attempt like any other: counted, charged, and known to the deployment's health.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from gateway.backends.call import Call
 from gateway.errors import EdgeOverloaded, FirstdraftError
@@ -22,10 +24,13 @@ from gateway.inference.events import (
     Emit,
     Event,
     Finished,
+    Relayed,
     TextDelta,
     UsageReported,
+    WholeAnswer,
 )
 from gateway.inference.usage import Usage, input_tokens_charged
+from gateway.modes.attempt import Attempt
 from gateway.modes.changes import Change, changes
 from gateway.modes.confidence import features
 from gateway.modes.plan import Plan
@@ -45,7 +50,7 @@ class Draft:
         self._finish_reason = ""
         self._untold: DraftJudged | None = None
         self._usage = Usage()
-        self._record = AttemptRecord(deployment=drafter.id, role="draft")
+        self._record = AttemptRecord(deployment=drafter.id, role="draft", is_charged=not drafter.is_edge)
         self.confidence: float | None = None
         """0..1 once it is complete; None where the edge's model is not calibrated."""
 
@@ -77,20 +82,8 @@ class Draft:
         plan, record = self._plan, self._record
         plan.record.attempts.append(record)
         limit = plan.draft_max_tokens if plan.max_tokens is None else min(plan.draft_max_tokens, plan.max_tokens)
-        call = Call(
-            request=plan.request,
-            deployment=self.drafter,
-            max_tokens=limit,
-            tenant=plan.tenant,
-            weight=plan.weight,
-            record=record,
-            deadline=plan.deadline,
-            first_token_within_s=plan.draft_within_s,
-            isolated=plan.isolated,
-            background=plan.background,
-        )
         try:
-            await plan.backends.client(self.drafter.backend).answer(call, self._pass_on)
+            await (self._ask_edge(limit) if self.drafter.is_edge else self._ask_elsewhere(limit))
             record.outcome = "ok"
             await (self._complete() if self.text else self.drop())
         except EdgeOverloaded as error:
@@ -103,6 +96,31 @@ class Draft:
         except asyncio.CancelledError:
             record.outcome = "cancelled"
             raise
+
+    async def _ask_elsewhere(self, limit: int) -> None:
+        """As any attempt, which is counted and charged, but for what it would say of the request's answer."""
+        plan = self._plan
+        beside = plan.record.copy()
+        beside.attempts = []
+        trial = plan.backends.health.begin_anyway(self.drafter)
+        drafting = replace(plan, max_tokens=limit, record=beside)
+        await Attempt(drafting, self.drafter, trial, self._pass_on, self._record).run()
+
+    async def _ask_edge(self, limit: int) -> None:
+        plan, record = self._plan, self._record
+        call = Call(
+            request=plan.request,
+            deployment=self.drafter,
+            max_tokens=limit,
+            tenant=plan.tenant,
+            weight=plan.weight,
+            record=record,
+            deadline=plan.deadline,
+            first_token_within_s=plan.draft_within_s,
+            isolated=plan.isolated,
+            background=plan.background,
+        )
+        await plan.backends.client(self.drafter.backend).answer(call, self._pass_on)
 
     async def judge(self, final: str) -> None:
         """Give the verdict, now that the final is complete: at once, and once."""
@@ -134,7 +152,10 @@ class Draft:
         plan = self._plan
         plan.record.deployment = self.drafter.id
         plan.record.final_ttft_s = plan.elapsed_s()
-        self._charge(self._usage)
+        if self._record.is_charged:
+            self._record.role = "final"
+        else:
+            self._charge(self._usage)
         await self._close(DraftState.PROMOTED, None)
         await self._emit(TextDelta(self.text))
         await self._emit(Finished(self._finish_reason))
@@ -150,7 +171,7 @@ class Draft:
     def _charge(self, usage: Usage) -> None:
         """From now on it counts as an answer."""
         record = self._record
-        record.role = "final"
+        record.role, record.is_charged = "final", True
         record.input_tokens, record.output_tokens = usage.input_tokens, usage.output_tokens
         record.cached_input_tokens, record.estimated = usage.cached_input_tokens, usage.estimated
         record.cost_nanousd = self.drafter.price.cost_nanousd(
@@ -162,28 +183,41 @@ class Draft:
     async def _pass_on(self, event: Event) -> None:
         match event:
             case TextDelta():
-                if self.judged:
-                    return
-                if self._plan.record.draft_ttft_s is None:
-                    self._plan.record.draft_ttft_s = self._plan.elapsed_s()
-                self.text += event.text
-                await self._emit(DraftText(event.text, self.drafter.model))
+                await self._grow(event.text)
+            case Relayed():
+                await self._grow(event.text)
+                self._finish_reason = event.finish_reason or self._finish_reason
+            case WholeAnswer():
+                await self._grow(event.text)
+                self._finish_reason = event.finish_reason
+                if event.usage is not None:
+                    self._take(event.usage)
             case Finished():
                 self._finish_reason = event.reason
             case UsageReported():
-                self._usage = event.usage
-                self._record.input_tokens = event.usage.input_tokens
-                self._record.output_tokens = event.usage.output_tokens
-                self._plan.record.draft_tokens = event.usage.output_tokens
+                self._take(event.usage)
             case _:
                 pass
+
+    async def _grow(self, text: str) -> None:
+        if self.judged or not text:
+            return
+        if self._plan.record.draft_ttft_s is None:
+            self._plan.record.draft_ttft_s = self._plan.elapsed_s()
+        self.text += text
+        await self._emit(DraftText(text, self.drafter.model))
+
+    def _take(self, usage: Usage) -> None:
+        self._usage = usage
+        self._record.input_tokens, self._record.output_tokens = usage.input_tokens, usage.output_tokens
+        self._plan.record.draft_tokens = usage.output_tokens
 
     async def _complete(self) -> None:
         if self.judged:
             return
         self._state = DraftState.COMPLETE
         found = self._record.features = features(self._record.logprobs, self._record.margins, self.text)
-        self.confidence = self._plan.record.confidence = self._plan.backends.estimate(found)
+        self.confidence = self._plan.record.confidence = self._plan.backends.estimate(self.drafter.backend, found)
         await self._emit(
             DraftCompleted(
                 text=self.text,

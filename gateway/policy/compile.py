@@ -57,7 +57,7 @@ def compile_policy(document: Document, environment: Environment, mistakes: Mista
         keys=tenants.keys,
         keyless_tenant=tenants.keyless,
         edge=places.edge,
-        edge_model=places.edge_model,
+        edges=tuple(places.edges.values()),
         positions={name: position for position, name in enumerate(places.deployments)},
         expected=places.expected,
         lacking=lacking(places.deployments.values()),

@@ -29,10 +29,21 @@ class Places:
     backends: dict[str, Backend] = field(default_factory=dict)
     deployments: dict[str, Deployment] = field(default_factory=dict)
     models: dict[str, tuple[Deployment, ...]] = field(default_factory=dict)
-    edge: Deployment | None = None
-    edge_model: str | None = None
+    edges: dict[str, Deployment] = field(default_factory=dict)
+    """By backend, the deployment of each edge; the first is what drafts unless a route says otherwise."""
     expected: dict[str, Prediction] = field(default_factory=dict)
     """By id of deployment, what `expect` says."""
+
+    @property
+    def edge(self) -> Deployment | None:
+        """The first edge's deployment."""
+        return next(iter(self.edges.values()), None)
+
+    @property
+    def drafter(self) -> Deployment | None:
+        """What drafts where a route names nothing: the edge; without one, the first that has the role."""
+        return self.edge or next((found for found in self.deployments.values() if found.can_draft), None)
+
     edge_named: bool = False
     """There is an edge backend, or a broken one that may have been meant for it."""
 
@@ -60,16 +71,21 @@ class PlacesCompiler:
             found = [self._deployment(path, spec, places) for path, spec in entries]
             places.models[name] = tuple(deployment for deployment in found if deployment is not None)
             self._refuse_repeated(name, entries, places.models[name])
-        if places.edge is not None:
-            places.edge = places.deployments.setdefault(places.edge.id, places.edge)
+        for name, edge in places.edges.items():
+            places.edges[name] = places.deployments.setdefault(edge.id, edge)
+        self._refuse_idle_drafters(places)
         return places
+
+    def _refuse_idle_drafters(self, places: Places) -> None:
+        named = {deployment.backend.name for deployment in places.deployments.values()}
+        for name, backend in places.backends.items():
+            if backend.drafts and name not in named and "models" not in self._document.broken:
+                path: Path = ("backends", name, "role")
+                self._add(path, f"it drafts nothing: no entry in `models` names `{name}`, which would say its model")
 
     def _edge(self, name: str, spec: BackendSpec, places: Places) -> Backend | None:
         path: Path = ("backends", name)
-        if places.edge is not None:
-            self._add(path, f"one gateway has one edge, and that is `{places.edge.backend.name}`; remove one", key=True)
-            return None
-        for field_name in ("base_url", "api_key"):
+        for field_name in ("base_url", "api_key", "role"):
             if getattr(spec, field_name) is not None:
                 self._add((*path, field_name), f"the edge has no `{field_name}`; remove it", key=True)
         if spec.model is None:
@@ -78,10 +94,10 @@ class PlacesCompiler:
         model = self._text((*path, "model"), spec.model)
         if not model:
             return None
-        backend = self._backend(name, spec, base_url="", api_key=None, region=self._region(path, spec) or EDGE_REGION)
+        region = self._region(path, spec) or EDGE_REGION
+        backend = self._backend(name, spec, base_url="", api_key=None, region=region, edge_model=model)
         shown = model.rstrip("/").rpartition("/")[2].removesuffix(".gguf") or model
-        places.edge_model = model
-        places.edge = Deployment(
+        places.edges[name] = Deployment(
             id=f"{name}/{shown}", backend=backend, model=shown, price=FREE, tools=False, images=False, json_output=False
         )
         return backend
@@ -107,7 +123,16 @@ class PlacesCompiler:
         base_url = self._base_url((*path, "base_url"), spec.base_url)
         return self._backend(name, spec, base_url=base_url, api_key=api_key, region=region) if base_url else None
 
-    def _backend(self, name: str, spec: BackendSpec, *, base_url: str, api_key: Secret | None, region: str) -> Backend:
+    def _backend(
+        self,
+        name: str,
+        spec: BackendSpec,
+        *,
+        base_url: str,
+        api_key: Secret | None,
+        region: str,
+        edge_model: str = "",
+    ) -> Backend:
         self._check_timeouts(("backends", name, "timeouts"), spec)
         given = {f"{key}_s": seconds for key, seconds in spec.timeouts.model_dump(exclude_none=True).items()}
         return Backend(
@@ -121,6 +146,8 @@ class PlacesCompiler:
             concurrency=spec.concurrency,
             queue=spec.queue,
             retries=spec.retries,
+            edge_model=edge_model,
+            drafts=spec.role == "draft",
             max_tokens_field=spec.max_tokens_field,
         )
 
@@ -154,10 +181,10 @@ class PlacesCompiler:
                 known = self._document.mappings["backends"]
                 self._add((*path, "backend"), f"there is no backend `{spec.backend}`{suggestion(spec.backend, known)}")
             return None
-        edge = places.edge if backend.type == "edge" else None
+        edge = places.edges.get(backend.name)
         is_here = edge is not None or backend.type == "minilm"
         model = edge.model if edge else self._remote_model(path, spec, backend)
-        if edge and spec.model is not None and spec.model not in {edge.model, places.edge_model}:
+        if edge and spec.model is not None and spec.model not in {edge.model, backend.edge_model}:
             self._add((*path, "model"), f"the edge loads `{edge.model}`; leave `model` out, or change it in `backends`")
         price = self._price(path, spec, is_free=is_here)
         if spec.context_tokens and spec.max_output_tokens and spec.max_output_tokens >= spec.context_tokens:

@@ -189,18 +189,25 @@ class RulesCompiler:
         return tuple(found.values())
 
     def _draft(self, path: Path, spec: RouteSpec) -> DraftRule:
-        model = spec.draft.model
+        model, drafter = spec.draft.model, self._places.drafter
         if model is not None:
+            drafter = next((found for found in self._places.models.get(model, ()) if found.can_draft), None)
             at = (*path, "draft", "model")
             if self._document.lacks("models", model):
                 known = self._document.mappings["models"]
                 self._add(at, f"there is no model `{model}`{suggestion(model, known)}")
-            elif self._places.models.get(model) and not any(d.is_edge for d in self._places.models[model]):
-                self._add(at, f"`{model}` has no deployment on the edge, and only the edge drafts")
+            elif self._places.models.get(model) and drafter is None:
+                message = (
+                    f"`{model}` has no deployment on an edge, nor on a backend with `role: draft`: none of it drafts"
+                )
+                self._add(at, message)
+        if spec.mode == "cascade" and drafter is not None and not drafter.is_edge:
+            message = f"a cascade needs the edge: how sure {drafter.id} is of an answer is not known"
+            self._add((*path, "mode"), message)
         if spec.mode not in {"draft_refine", "cascade"} and "draft" in spec.model_fields_set:
             self._add((*path, "draft"), f"mode {spec.mode} makes no draft; use draft_refine, or remove this", key=True)
         return DraftRule(
-            deployment=self._places.edge,
+            deployment=drafter,
             max_tokens=spec.draft.max_tokens,
             default=DraftWish(spec.draft.default),
             allow=spec.draft.allow,

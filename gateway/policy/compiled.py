@@ -153,7 +153,7 @@ class Objectives:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DraftRule:
-    """How a route treats drafts. `deployment` is on the edge; None when the policy has no edge."""
+    """How a route treats drafts. `deployment` is on an edge, here or elsewhere; None when the policy has none."""
 
     deployment: Deployment | None
     max_tokens: int
@@ -298,9 +298,9 @@ class CompiledPolicy:
     """SHA-256 of an API key in hex -> names of tenant and key."""
     keyless_tenant: str | None
     edge: Deployment | None
-    """The edge's deployment."""
-    edge_model: str | None
-    """What the edge loads, as policy wrote it: a name, a path or `hf://…`."""
+    """The first edge's deployment: what drafts, and what a spent budget is left with, unless the policy says more."""
+    edges: tuple[Deployment, ...] = ()
+    """Of all edges, in the policy's order."""
     stores: dict[str, PassageStore] = field(default_factory=dict)
     """Where passages come from."""
     positions: dict[str, int]
@@ -354,6 +354,11 @@ class CompiledPolicy:
             return wanted
         edge = tuple(deployment for deployment in wanted if deployment.is_edge)
         return edge or (() if self.edge is None else (self.edge,))
+
+    @property
+    def edge_models(self) -> tuple[str, ...]:
+        """What the edges load, each once, as policy wrote it: names, paths, `hf://…`."""
+        return tuple(dict.fromkeys(edge.backend.edge_model for edge in self.edges))
 
     @property
     def counts(self) -> dict[str, int]:

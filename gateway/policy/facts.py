@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from gateway.inference.prediction import Prediction
+from gateway.inference.prediction import EdgeNow, Prediction
 from gateway.inference.request import DraftWish
 
 _MOST_INT = 2**63 - 1
@@ -55,6 +55,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the edge holds, prompt and answer together; 0: not known."""
     edge_wait_s: float = 0.0
     """How long a new request would wait at the edge until its prompt is read, in seconds."""
+    edges: Mapping[str, EdgeNow] = {}
+    """By id of deployment, the edges beside the policy's first, which the four above speak of."""
     draft: DraftWish | None = None
     predicted: Mapping[str, Prediction] = {}
     """By id of deployment; what is not in it was never asked."""
@@ -62,6 +64,15 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """From 0 to below 1, drawn for this request: which of those that are nearly equal is asked."""
     prefix: int = 0
     """A hash of the prompt's beginning, on routes with affinity for it; 0: none."""
+
+    def edge(self, deployment: str) -> EdgeNow:
+        """How the edge of this deployment is; one of which nothing is said is like the first."""
+        return self.edges.get(deployment) or EdgeNow(
+            ready=self.edge_ready,
+            reason=self.edge_reason,
+            context_tokens=self.edge_context_tokens,
+            wait_s=self.edge_wait_s,
+        )
 
 
 VariableType = Literal["string", "int", "double", "bool", "list(string)", "map(string, string)"]

@@ -25,17 +25,13 @@ def ways(policy: CompiledPolicy, route: Route, model: str) -> Iterator[Way]:
     wanted = policy.wanted(route, policy.models[model])
     fallback = [deployment for deployment in route.fallback if deployment not in wanted]
     choices = [*wanted, *fallback]
+    is_downgraded = route.when_spent == "edge_only"
     for deployment in choices:
         yield Way(deployment, None, "first choice" if deployment in wanted else "fallback")
-    edge = policy.edge
-    if edge is None or edge in choices:
-        return
-    drafts = route.mode in DRAFTING and route.draft.allow and route.draft.deployment == edge
-    for deployment in choices:
-        if drafts:
-            yield Way(edge, deployment, "draft")
-        if route.when_spent == "edge_only":
-            yield Way(edge, deployment, "when the budget is spent")
+    drafter = route.draft.deployment if route.mode in DRAFTING and route.draft.allow else None
+    for role, other in (("draft", drafter), ("when the budget is spent", policy.edge if is_downgraded else None)):
+        if other is not None and other not in choices:
+            yield from (Way(other, deployment, role) for deployment in choices)
 
 
 def space_of(policy: CompiledPolicy, tenants: Sequence[TenantFacts] = ()) -> Space:

@@ -123,6 +123,7 @@ class BackendSpec(Spec):
 
     type: BackendType
     model: Text | None = None
+    role: Literal["draft"] | None = None
     base_url: Text | None = None
     api_key: Text | None = None
     region: Text | None = None

@@ -60,7 +60,7 @@ def _decide_route(policy: CompiledPolicy, facts: Facts, settled: Settled, route:
     mode, because = _effective(route.mode, choices)
     wish = wish_of(route, facts)
     within_s = useful_within_s(route, choices[0])
-    draft, no_draft = choose_draft(route, mode, facts, settled.passing, wish=wish, within_s=within_s)
+    draft, no_draft = choose_draft(route, mode, facts, settled.passing, choices[0], wish=wish, within_s=within_s)
     if mode is Mode.CASCADE and draft is None:
         because = f"the larger model is asked at once, without a cascade: {no_draft}"
     spent = _spent(route, facts, settled, choices)
@@ -70,6 +70,7 @@ def _decide_route(policy: CompiledPolicy, facts: Facts, settled: Settled, route:
         mode=mode,
         deployments=choices,
         first_choices=first_choices,
+        drafter=route.draft.deployment,
         draft=draft,
         draft_max_tokens=0 if draft is None else route.draft.max_tokens,
         draft_within_s=None if draft is None else within_s,

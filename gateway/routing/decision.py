@@ -55,8 +55,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """All that may give the final, best first: those that the route prefers, then its fallback."""
     first_choices: int = 0
     """How many of them, from the front, are what the route prefers; all, when nothing that it prefers was left."""
+    drafter: Deployment | None = None
+    """What drafts on this route, if a draft is made."""
     draft: Deployment | None = None
-    """The edge's deployment when a draft is to be made."""
+    """It, when a draft is to be made."""
     draft_max_tokens: int = 0
     draft_within_s: float | None = None
     """A draft whose first token would come later than this, in seconds, is not begun: the final is expected by then."""
@@ -83,13 +85,13 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     refusal: FirstdraftError | None = None
     """Why the request cannot be served; `deployments` is empty then."""
 
-    def may_answer(self, edge: Deployment | None) -> tuple[str, ...]:
+    def may_answer(self) -> tuple[str, ...]:
         """What an answer's key says of where it comes from: the ids of all that may give it.
 
         In a cascade the edge is one of them, and the rule by which its answer stands belongs to it. It is none of them
         where the request may not go there; that it has no time, or is not ready, makes no other key.
         """
         ids = tuple(deployment.id for deployment in self.deployments)
-        if self.cascade is None or edge is None or self.no_draft not in {"", "queue", "edge_not_ready"}:
+        if self.cascade is None or self.drafter is None or self.no_draft not in {"", "queue", "edge_not_ready"}:
             return ids
-        return (*ids, edge.id, f"cascade {self.cascade} {self.refine}")
+        return (*ids, self.drafter.id, f"cascade {self.cascade} {self.refine}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.inference.deployment import Deployment
+from gateway.inference.prediction import EdgeNow
 from gateway.inference.request import DraftWish
 from gateway.policy.compiled import DRAFTING, Mode, Route
 from gateway.policy.facts import Facts
@@ -22,7 +23,7 @@ def useful_within_s(route: Route, final: Deployment) -> float:
 
 
 def choose_draft(
-    route: Route, mode: Mode, facts: Facts, passing: Filter, *, wish: DraftWish, within_s: float
+    route: Route, mode: Mode, facts: Facts, passing: Filter, final: Deployment, *, wish: DraftWish, within_s: float
 ) -> tuple[Deployment | None, NoDraft]:
     """The deployment that drafts; or None, and the first reason that holds.
 
@@ -34,16 +35,23 @@ def choose_draft(
         return None, reason
     if deployment is None:
         return None, "edge_not_ready"
+    if deployment == final and not deployment.is_edge:
+        return None, "mode"  # it gives the final itself
     if not passing.allows(deployment):
         return None, "constraint"
-    limits = [tokens for tokens in (facts.edge_context_tokens, deployment.context_tokens) if tokens]
+    now = facts.edge(deployment.id) if deployment.is_edge else _ELSEWHERE
+    limits = [tokens for tokens in (now.context_tokens, deployment.context_tokens) if tokens]
     if limits and facts.prompt_tokens + route.draft.max_tokens > min(limits):
         return None, "too_long"
-    if not facts.edge_ready or deployment.id in facts.unhealthy:
+    if not now.ready or deployment.id in facts.unhealthy:
         return None, "edge_not_ready"
-    if facts.edge_wait_s > within_s:
+    if now.wait_s > within_s:
         return None, "queue"
     return deployment, ""
+
+
+_ELSEWHERE = EdgeNow(ready=True)
+"""Of an edge elsewhere nothing is known but what its attempts say: see `Facts.unhealthy`."""
 
 
 def _reason_against(route: Route, mode: Mode, facts: Facts, wish: DraftWish) -> NoDraft:

@@ -225,7 +225,7 @@ class _Prover:
             for aspect, able in _abilities(deployment, way):
                 if not able:
                     limits[aspect] = (False,)
-            if deployment.is_edge:
+            if deployment.is_edge or way.role == "draft":
                 limits["request.n"] = (1,)
             if deployment.context_tokens is not None:
                 for aspect in ("request.prompt_tokens", "request.max_tokens"):

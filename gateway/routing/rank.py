@@ -44,10 +44,10 @@ _MOST_TOKENS = 2**60
 
 
 def failing(policy: CompiledPolicy, facts: Facts) -> frozenset[str]:
-    """The ids of what fails at the moment, as far as anybody knows; the edge is one of them until it is ready."""
-    if facts.edge_ready or policy.edge is None:
+    """The ids of what fails at the moment, as far as anybody knows; an edge is one of them until it is ready."""
+    if (facts.edge_ready and not facts.edges) or not policy.edges:
         return facts.unhealthy
-    return facts.unhealthy | {policy.edge.id}
+    return facts.unhealthy | {edge.id for edge in policy.edges if not facts.edge(edge.id).ready}
 
 
 def is_by_order(route: Route) -> bool:

@@ -51,7 +51,6 @@ def settle(policy: CompiledPolicy, facts: Facts) -> Settled:
 
 
 def _kind(policy: CompiledPolicy, facts: Facts, outcomes: Outcomes) -> Hashable:
-    edge = policy.edge
     return (
         outcomes,
         facts.model,
@@ -61,7 +60,7 @@ def _kind(policy: CompiledPolicy, facts: Facts, outcomes: Outcomes) -> Hashable:
         facts.audio,
         facts.n > 1,
         length_of(policy, facts),
-        edge is not None and is_too_long_for_edge(edge, facts),
+        *(is_too_long_for_edge(edge, facts) for edge in policy.edges),
     )
 
 

@@ -59,8 +59,8 @@ async def serve(settings: Settings, on_listening: Callable[[Listening], None] | 
                 stack.enter_async_context(policies), stack.enter_async_context(open_store(settings))
             )
             _refuse_keyless_in_public(settings, policy.current)
-            edge_model = _edge_model(settings, policy.current)
-            machine = await stack.enter_async_context(open_machine(settings, store_url, edge_model))
+            edge_models = policy.current.edge_models if settings.edge else ()
+            machine = await stack.enter_async_context(open_machine(settings, store_url, edge_models))
             if settings.workers > 1:
                 if on_listening is not None:
                     on_listening(Listening(url_of(settings, listener), policy.current))
@@ -190,8 +190,3 @@ def _refuse_keyless_in_public(settings: Settings, policy: CompiledPolicy) -> Non
             "budget. Give a tenant a key ('firstdraft keys new TENANT'), or listen on 127.0.0.1."
         )
         raise SettingsError(message)
-
-
-def _edge_model(settings: Settings, policy: CompiledPolicy) -> str | None:
-    """The model that the edge loads; None when there is no edge to start."""
-    return policy.edge_model if settings.edge else None

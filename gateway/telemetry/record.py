@@ -15,7 +15,9 @@ class AttemptRecord:
 
     deployment: str
     role: str = "final"
-    """`final`; `draft`: one that is only shown is not charged; `score`: a larger model read a draft (`modes.score`)."""
+    """`final`; `draft`; `score`: a larger model read a draft (`modes.score`)."""
+    is_charged: bool = True
+    """Its tokens count: not those of a draft of the edge's that is only shown."""
     outcome: str = "running"
     """`ok`, `cancelled`, `lost` (another one answered first), `over_budget` or `paused` (not asked), or the code of the
     error."""
@@ -164,5 +166,5 @@ def _attempt_fields(attempt: AttemptRecord) -> dict[str, Any]:
     return {
         name: round(value, 6) if isinstance(value, float) else value
         for name in attempt.__slots__
-        if name not in {"logprobs", "margins", "usage"} and (value := getattr(attempt, name)) is not None
+        if name not in {"logprobs", "margins", "usage", "is_charged"} and (value := getattr(attempt, name)) is not None
     }

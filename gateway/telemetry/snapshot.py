@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -10,8 +10,18 @@ from prometheus_client.registry import Collector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeSnapshot:
+    """One edge: `figures` are the process's own by their names, empty where it gives none."""
+
+    model: str
+    state: str
+    """`starting`, `warm`, `restarting` or `failed`; `off` without one."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The gateway at one moment. `edge` holds the edge process's own figures by their names, empty without one."""
+    """The gateway at one moment."""
 
     version: str
     """Of Firstdraft."""
@@ -19,11 +29,10 @@ class Snapshot:
     policy_refused: bool
     """The newest state of the policy folder has mistakes; an older one serves."""
     store_up: bool
-    edge_state: str
-    """`off`, `starting`, `warm`, `restarting` or `failed`."""
-    edge: Mapping[str, float] = field(default_factory=dict)
+    edges: Sequence[EdgeSnapshot] = ()
 
 
+_MODEL = "model"
 _EDGE_GAUGES = {
     "waiting": ("requests_waiting", "Requests in the edge's queue."),
     "active": ("requests_active", "Requests that the edge decodes now."),
@@ -68,14 +77,24 @@ class SnapshotCollector(Collector):
         yield _labelled("firstdraft_policy_info", "Version of the policy that serves.", "version", now.policy)
         yield _gauge("firstdraft_policy_refused", "1 when the newest policy was refused.", now.policy_refused)
         yield _gauge("firstdraft_store_up", "1 when the store answers.", now.store_up)
-        yield _gauge("firstdraft_edge_up", "1 when the edge can draft.", now.edge_state == "warm")
-        yield _labelled("firstdraft_edge_info", "State of the edge.", "state", now.edge_state)
-        for name, (metric, text) in _EDGE_GAUGES.items():
-            if name in now.edge:
-                yield _gauge(f"firstdraft_edge_{metric}", text, now.edge[name])
-        for name, (metric, text) in _EDGE_COUNTERS.items():
-            if name in now.edge:
-                yield CounterMetricFamily(f"firstdraft_edge_{metric}", text, value=now.edge[name])
+        yield from _edges(now.edges or (EdgeSnapshot(model="", state="off"),))
+
+
+def _edges(edges: Sequence[EdgeSnapshot]) -> Iterable[Metric]:
+    up = GaugeMetricFamily("firstdraft_edge_up", "1 when the edge can draft.", labels=[_MODEL])
+    info = GaugeMetricFamily("firstdraft_edge_info", "State of the edge.", labels=[_MODEL, "state"])
+    for edge in edges:
+        up.add_metric([edge.model], float(edge.state == "warm"))
+        info.add_metric([edge.model, edge.state], 1.0)
+    yield from (up, info)
+    for kind, figures in ((GaugeMetricFamily, _EDGE_GAUGES), (CounterMetricFamily, _EDGE_COUNTERS)):
+        for name, (metric, text) in figures.items():
+            family = kind(f"firstdraft_edge_{metric}", text, labels=[_MODEL])
+            for edge in edges:
+                if name in edge.figures:
+                    family.add_metric([edge.model], edge.figures[name])
+            if family.samples:
+                yield family
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from gateway.backends.edges import Edges
 from gateway.cache.prompts import PromptCache
+from gateway.edge.client import EdgeStatus
 from gateway.errors import BackendUnreachable
 from gateway.inference.events import Finished, TextDelta, UsageReported
 from gateway.inference.usage import Usage
@@ -55,9 +57,9 @@ def make(tmp_path, cache):
     def made(edge, cloud, *, confidence, **ledger):
         world = World(policy, cloud, cache, **ledger)
         world.scripts["edge"] = Script(edge)
-        world.pipeline._backends.estimate = lambda _found: confidence
-        status = SimpleNamespace(state="warm", reason="", n_ctx=8192)
-        world.pipeline._edge = SimpleNamespace(status=status, wait_s=0.0)
+        world.pipeline._backends.estimate = lambda _edge, _found: confidence
+        status = EdgeStatus(state="warm", n_ctx=8192)
+        world.pipeline._backends.edges = Edges(SimpleNamespace(status=status, wait_s=0.0))
         return world
 
     return made

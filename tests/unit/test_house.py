@@ -26,6 +26,7 @@ TASK_OWNERS = {
     "gateway/cache/flights.py": "flights, and their publishers; ended when nobody reads, at the latest by the context",
     "gateway/cache/prompts.py": "the writer of answers; the cache's context lets it finish, then ends it",
     "gateway/edge/client.py": "the connection to the edge process; the client's context ends it",
+    "gateway/edge/group.py": "the start of further edges, one after the other; the group's context ends it",
     "gateway/edge/supervisor.py": "the watch over the edge process; the supervisor's context ends it",
     "gateway/jobs/later.py": "answers that are fetched later, and the keepers of their leases; the context ends them",
     "gateway/jobs/worker.py": "pieces of batches, who takes them, renews leases; its context gives back and ends all",

@@ -102,7 +102,6 @@ class World:
             cache=cache,
             flights=Flights(cache),
             backends=ScriptedBackends(self.scripts),
-            edge=None,
             finish=self.finished.append,
         )
 

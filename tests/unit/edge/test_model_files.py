@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from gateway.edge import loading
 from gateway.edge.model_files import SHIPPED_MODEL, Formats, check_gguf, find_model, prepare_model
 from gateway.errors import EdgeUnavailable
 
@@ -128,18 +127,3 @@ def test_a_choice_that_is_none_is_as_if_nothing_was_chosen(tmp_path, content):
     made, trouble = prepare_model(SHIPPED_MODEL, tmp_path, quantize)
     assert made.read_bytes().startswith(GGUF + b"q8_0")
     assert trouble == ""
-
-
-def test_a_model_that_does_not_fit_is_refused(tmp_path, monkeypatch):
-    """The message says how large it is, and how much memory is left."""
-    path = tmp_path / "large.gguf"
-    path.write_bytes(GGUF)
-    loading._check_memory(path)
-    monkeypatch.setattr(loading, "available_bytes", lambda: 7)
-    with pytest.raises(EdgeUnavailable, match=r"large\.gguf does not fit"):
-        loading._check_memory(path)
-
-
-def test_memory_that_is_left_is_known():
-    """It is that of this machine, or of its control group."""
-    assert 1_000_000 < loading.available_bytes() < 10**14

@@ -4,6 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
+from gateway.backends.edges import Edges
 from gateway.backends.extra_requests import ExtraRequests
 from gateway.backends.health import Health
 from gateway.backends.kept import Kept
@@ -46,8 +47,9 @@ class ScriptedBackends:
 
     def __init__(self, scripts: dict[str, Script]) -> None:
         self.scripts = scripts
-        self.estimate = lambda _found: None
-        self.threshold = lambda _target_error: None
+        self.edges = Edges()
+        self.estimate = lambda _edge, _found: None
+        self.threshold = lambda _edge, _target_error: None
         self.kept = Kept(lambda: 0.0)
         self.scores: list = []
         """What `score` gives, or raises, one after the other."""

@@ -53,7 +53,7 @@ def world(edge, cloud, *, confidence=0.9, finals=(CLOUD,), max_tokens=None, **ch
         max_tokens=max_tokens,
         cascade=rule(**changed),
     )
-    work.backends.estimate = lambda _found: confidence
+    work.backends.estimate = lambda _edge, _found: confidence
     return work, scripts
 
 
@@ -119,7 +119,7 @@ async def test_a_target_error_is_turned_into_a_threshold(threshold, said):
     work, _ = world(ANSWER, FINAL)
     work = replace(work, cascade=rule(threshold=None, target_error=0.05))
     asked = []
-    work.backends.threshold = lambda target: asked.append(target) or threshold
+    work.backends.threshold = lambda _edge, target: asked.append(target) or threshold
     await mode.run(work, Seen())
     assert (asked, work.record.cascade) == ([0.05], said)
 

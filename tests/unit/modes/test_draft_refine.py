@@ -39,7 +39,7 @@ def final(text):
     ]
 
 
-async def run(edge, cloud, finals=(CLOUD,), max_tokens=None, estimate=lambda _: None):
+async def run(edge, cloud, finals=(CLOUD,), max_tokens=None, estimate=lambda *_: None):
     seen = Seen()
     scripts = {"edge": Script(edge), "cloud": Script(cloud)}
     work = plan(scripts, mode=Mode.DRAFT_REFINE, finals=list(finals), draft=EDGE, max_tokens=max_tokens)
@@ -136,10 +136,13 @@ async def test_a_draft_has_a_confidence_where_the_model_is_calibrated():
         lambda call: call.record.margins.extend([0.5, 0.75]),
         *DRAFT,
     ]
-    seen = await run(sure, [0.05, *final("Paris it is.")], estimate=lambda found: asked.append(found) or 0.75)
+    seen = await run(
+        sure, [0.05, *final("Paris it is.")], estimate=lambda edge, found: asked.append((edge, found)) or 0.75
+    )
     assert seen.of(DraftCompleted)[0].confidence == 0.75
     (draft,) = (attempt for attempt in seen.record.attempts if attempt.role == "draft")
-    assert asked == [draft.features] == [features([-0.5, -0.25], [0.5, 0.75], "Paris it is.")]
+    assert asked == [(EDGE.backend, draft.features)]
+    assert draft.features == features([-0.5, -0.25], [0.5, 0.75], "Paris it is.")
 
 
 async def test_a_fault_in_the_draft_leaves_the_final_alone():

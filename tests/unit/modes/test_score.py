@@ -48,7 +48,7 @@ async def run(scores, *, kind=Mode.CASCADE, edge=ANSWER, held=None, confidence=0
     scripts = {"edge": Script(edge), "cloud": Script(FINAL)}
     work = plan(scripts, mode=kind, finals=[CLOUD], draft=EDGE, cascade=NEVER if kind is Mode.CASCADE else None)
     work = replace(work, **{"refine": GATE, "extend_hold": held or Held(), **changed})
-    work.backends.estimate = lambda _found: confidence
+    work.backends.estimate = lambda _edge, _found: confidence
     work.backends.scores = list(scores)
     await mode.run(work, seen)
     seen.work, seen.record, seen.scripts = work, work.record, scripts

@@ -62,7 +62,7 @@ def test_edge_that_no_model_names_can_still_draft(tmp_path: Path):
         "  small:\n    - {backend: edge}\n", "  small:\n    - {backend: edge, price: {input: 1, output: 1}}\n"
     )
     policy = loaded(tmp_path / "named", backends=text, models=models)
-    assert policy.edge_model == "/srv/models/phi-4.Q4.gguf"
+    assert policy.edge_models == ("/srv/models/phi-4.Q4.gguf",)
     assert policy.edge is not None
     assert (policy.edge.id, policy.edge.model) == ("edge/phi-4.Q4", "phi-4.Q4")
     assert policy.edge.price.input_nanousd == 10**9

@@ -60,12 +60,6 @@ SEEDS = {
     ),
     "duplicate budget": Seed(T, "- {usd: 50, per: month}", "- ‸{tokens: 3, per: day}", "already"),
     "second keyless tenant": Seed(T, "    region: eu", "    keyless: true\n    region: eu", "only one tenant"),
-    "second edge": Seed(
-        B,
-        "  openai-us:\n    type: openai\n    base_url: ${US_URL}",
-        "  ‸openai-us:\n    type: edge\n    model: x",
-        "one gateway has one edge",
-    ),
     "one deployment, two descriptions": Seed(
         M, "    - {backend: edge}", "    - ‸{backend: openai-us, model: gpt-4.1, price: free}", "described differently"
     ),
@@ -171,7 +165,7 @@ SEEDS = {
     "same condition twice": Seed(
         R, 'when: request.feature == "batch"', 'when: ‸request.feature == "autocomplete"', "same condition"
     ),
-    "drafts elsewhere": Seed(R, "model: small", "model: ‸large", "only the edge drafts"),
+    "drafts elsewhere": Seed(R, "model: small", "model: ‸large", "none of it drafts"),
     "draft without a draft": Seed(
         R, "    optimize: {cost", "    ‸draft: {max_tokens: 5}\n    optimize: {cost", "makes no draft"
     ),

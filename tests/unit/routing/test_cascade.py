@@ -65,13 +65,13 @@ def test_constraints_hold_for_both_ends(tmp_path):
 def test_answers_of_a_cascade_have_keys_of_their_own(policy, tmp_path):
     """The edge and the rule are in it, also while the edge has no time; not where the request may not go there."""
     edge = policy.edge
-    usual = decide(policy, facts()).may_answer(edge)
+    usual = decide(policy, facts()).may_answer()
     assert edge.id in usual
-    assert decide(policy, facts(edge_wait_s=60)).may_answer(edge) == usual
-    assert decide(policy, facts(edge_ready=False)).may_answer(edge) == usual
-    assert decide(policy, facts(tools=True)).may_answer(edge) == (GPU, US)
+    assert decide(policy, facts(edge_wait_s=60)).may_answer() == usual
+    assert decide(policy, facts(edge_ready=False)).may_answer() == usual
+    assert decide(policy, facts(tools=True)).may_answer() == (GPU, US)
     stricter = loaded(tmp_path / "a", routes=CASCADE.replace("0.05", "0.01"))
-    assert decide(stricter, facts()).may_answer(edge) != usual
+    assert decide(stricter, facts()).may_answer() != usual
 
 
 def test_a_cascade_is_explained_and_compared(policy, tmp_path):

@@ -11,7 +11,7 @@ from gateway.edge.protocol import Stats
 from gateway.telemetry import snapshot as snapshot_module
 from gateway.telemetry.metrics import Metrics, forget_worker, sharing
 from gateway.telemetry.record import AttemptRecord, RequestRecord
-from gateway.telemetry.snapshot import Snapshot, SnapshotCollector
+from gateway.telemetry.snapshot import EdgeSnapshot, Snapshot, SnapshotCollector
 
 
 def record(**changes):
@@ -141,7 +141,13 @@ def test_names_that_need_quoting():
 def test_every_figure_of_the_edge_is_shown_or_left_out_knowingly():
     """What the edge counts is in the metrics, but for the number of its own question."""
     figures = dict.fromkeys(Stats.__struct_fields__, 1.0)
-    snapshot = Snapshot(version="1", policy="p", policy_refused=False, store_up=True, edge_state="warm", edge=figures)
+    snapshot = Snapshot(
+        version="1",
+        policy="p",
+        policy_refused=False,
+        store_up=True,
+        edges=[EdgeSnapshot(model="m", state="warm", figures=figures)],
+    )
     shown = {*snapshot_module._EDGE_GAUGES, *snapshot_module._EDGE_COUNTERS}
     assert set(figures) - shown == {"id"}
     assert len(list(SnapshotCollector(snapshot).collect())) == 6 + len(shown)
@@ -162,17 +168,21 @@ def test_snapshot(state, up):
         policy="abc",
         policy_refused=True,
         store_up=False,
-        edge_state=state,
-        edge={"waiting": 3, "decode_tokens": 7, "unknown": 1},
+        edges=[
+            EdgeSnapshot(model="m", state=state, figures={"waiting": 3, "decode_tokens": 7, "unknown": 1}),
+            EdgeSnapshot(model="other", state="failed"),
+        ],
     )
     found = samples(Metrics().render(snapshot))
     assert found["firstdraft_policy_info{version=abc}"] == 1
     assert found["firstdraft_policy_refused{}"] == 1
     assert found["firstdraft_store_up{}"] == 0
-    assert found["firstdraft_edge_up{}"] == up
-    assert found[f"firstdraft_edge_info{{state={state}}}"] == 1
-    assert found["firstdraft_edge_requests_waiting{}"] == 3
-    assert found["firstdraft_edge_decode_tokens_total{}"] == 7
+    assert found["firstdraft_edge_up{model=m}"] == up
+    assert found["firstdraft_edge_up{model=other}"] == 0
+    assert found[f"firstdraft_edge_info{{model=m,state={state}}}"] == 1
+    assert found["firstdraft_edge_requests_waiting{model=m}"] == 3
+    assert found["firstdraft_edge_decode_tokens_total{model=m}"] == 7
+    assert "firstdraft_edge_requests_waiting{model=other}" not in found
 
 
 _WORKER = """
