@@ -170,6 +170,11 @@ class Pipeline:
             exchange.headers["x-firstdraft-no-draft"] = decision.no_draft
         return decision
 
+    @property
+    def observed(self) -> Observed:
+        """How fast this worker sees each deployment."""
+        return self._observed
+
     def _record(self, policy: CompiledPolicy, facts: Facts) -> None:
         """Keep the facts of a sample of decisions, so that another policy can be tried on them."""
         log = self._decisions

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,11 @@ class Recent:
             _, oldest = self._records.popitem(last=False)
             if self._last.get(oldest.tenant) == oldest.request_id:
                 del self._last[oldest.tenant]
+
+    def newest(self, number: int, *, tenant: str | None = None) -> list[RequestRecord]:
+        """The newest requests, of one tenant or of all, the newest first."""
+        matching = (one for one in reversed(self._records.values()) if tenant is None or one.tenant == tenant)
+        return list(islice(matching, number))
 
     def get(self, tenant: str, request_id: str | None) -> RequestRecord | None:
         """The tenant's request of that id, or its last one; never another tenant's."""

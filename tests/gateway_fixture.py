@@ -11,7 +11,7 @@ import pytest
 from gateway.policy.history import PolicyHistory
 from gateway.policy.store import PolicyStore
 from gateway.routing.proven import load_proven
-from gateway.server.run import bind, listening
+from gateway.server.run import bind, bind_admin, listening
 from gateway.services import Machine, Services
 from gateway.settings import Settings
 from tests.upstream.scripted import ScriptedUpstream
@@ -76,6 +76,7 @@ class RunningGateway:
     url: str
     services: Services
     policies: object
+    admin_url: str | None = None
 
     @property
     def base_url(self) -> str:
@@ -113,10 +114,13 @@ async def start_gateway(request, valkey_url, store, tmp_path):
             )
             policies = await stack.enter_async_context(watched)
             listener = bind(settings)
-            found = await stack.enter_async_context(listening(settings, machine, policies, listener, asyncio.Event()))
+            admin = None if settings.admin_port is None else bind_admin(settings)
+            found = await stack.enter_async_context(
+                listening(settings, machine, policies, listener, asyncio.Event(), admin=admin)
+            )
             if edge:
                 await _warm(found.services)
-            return RunningGateway(found.url, found.services, folder)
+            return RunningGateway(found.url, found.services, folder, found.admin_url)
 
         yield start
 

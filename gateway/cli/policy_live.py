@@ -99,17 +99,12 @@ def _list(history: PolicyHistory, *, as_json: bool) -> None:
 
 
 def _chosen(history: PolicyHistory, directory: Path, to: str | None) -> Kept:
-    from gateway.policy.document import policy_files
     from gateway.policy.mistakes import suggestion
 
-    kept = history.kept()
+    chosen = history.choose(directory, to)
+    if chosen is not None:
+        return chosen
     if to is not None:
-        named = [one for one in kept if one.version == to]
-        if not named:
-            raise click.ClickException(f"version {to} is not kept{suggestion(to, [one.version for one in kept])}")
-        return named[0]
-    present = {file.name: file.read_bytes() for file in policy_files(directory)}
-    for one in kept:
-        if one.sources() != present:
-            return one
+        known = [one.version for one in history.kept()]
+        raise click.ClickException(f"version {to} is not kept{suggestion(to, known)}")
     raise click.ClickException("no other version is kept: a gateway keeps each that comes into force")

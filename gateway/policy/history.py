@@ -57,6 +57,14 @@ class PolicyHistory:
         split = [(name, *name.partition("-")) for name in names if not name.startswith(".") and name[0].isdigit()]
         return [Kept(version, at.partition(".")[0], self._folder / name) for name, at, _, version in split if version]
 
+    def choose(self, directory: Path, version: str | None) -> Kept | None:
+        """The version of that name, or the last good one that is not what `directory` holds now. Raises OSError."""
+        kept = self.kept()
+        if version is not None:
+            return next((one for one in kept if one.version == version), None)
+        present = {file.name: file.read_bytes() for file in policy_files(directory)}
+        return next((one for one in kept if one.sources() != present), None)
+
     def restore(self, kept: Kept, directory: Path) -> Path | None:
         """Put the files of `kept` in the place of those in `directory`. Raises OSError.
 

@@ -28,7 +28,7 @@ def identify(policy: CompiledPolicy, headers: Mapping[str, str], *, loopback: bo
         tenant, name = found
         return Identity(tenant=policy.tenants[tenant].tenant, key=name)
     if policy.keyless_tenant is not None and loopback and not (key or "").startswith(KEY_PREFIX):
-        _refuse_strangers(headers)
+        refuse_strangers(headers)
         return Identity(tenant=policy.tenants[policy.keyless_tenant].tenant)
     if key is None:
         message = "No API key was given: send it as 'authorization: Bearer KEY' or 'x-api-key: KEY'."
@@ -37,7 +37,7 @@ def identify(policy: CompiledPolicy, headers: Mapping[str, str], *, loopback: bo
     raise Unauthenticated(message)
 
 
-def _refuse_strangers(headers: Mapping[str, str]) -> None:
+def refuse_strangers(headers: Mapping[str, str]) -> None:
     """Only programs on this machine may spend what needs no key.
 
     Neither a page of some other site, open in a browser here: its request names the page's origin, or, where it came by

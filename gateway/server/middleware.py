@@ -42,6 +42,10 @@ _QUIET_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked every few seconds by machines: neither logged nor counted."""
 
 
+_ADMIN = "/admin/"
+"""Asked by operators and the dashboard, which log what they change by themselves."""
+
+
 @web.middleware
 async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request an id and a record, and turn whatever goes wrong into one clear answer."""
@@ -51,7 +55,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     record.client = request.app[PROXIES].client(request.remote, request.headers)
     request[STARTED] = started
     request[RECORD] = record
-    counted = request.path not in _QUIET_PATHS
+    counted = request.path not in _QUIET_PATHS and not request.path.startswith(_ADMIN)
     if counted:
         services.metrics.begin()
     task = asyncio.current_task()

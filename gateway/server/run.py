@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.history import PolicyHistory
 from gateway.policy.store import PolicyStore
 from gateway.routing.proven import load_proven
-from gateway.server.app import build_app
+from gateway.server.admin.access import admin_key_hash
+from gateway.server.app import build_admin_app, build_app
 from gateway.server.connections import Runner
 from gateway.server.tls import certificate_of
 from gateway.server.workers import supervise
@@ -53,8 +55,10 @@ async def serve(settings: Settings, on_listening: Callable[[Listening], None] | 
     stop, now = _stop_at_signals()
     policies = PolicyStore(settings.policies, os.environ, load=load_proven, history=PolicyHistory(settings.state))
     certificate_of(settings)  # before anything is started, and by whoever starts workers
+    admin_key_hash(settings)
     with bind(settings) as listener:
         async with AsyncExitStack() as stack:
+            admin = None if settings.admin_port is None else stack.enter_context(bind_admin(settings))
             policy, store_url = await _both(
                 stack.enter_async_context(policies), stack.enter_async_context(open_store(settings))
             )
@@ -64,9 +68,11 @@ async def serve(settings: Settings, on_listening: Callable[[Listening], None] | 
             if settings.workers > 1:
                 if on_listening is not None:
                     on_listening(Listening(url_of(settings, listener), policy.current))
-                await supervise(settings, machine, listener, stop)
+                await supervise(settings, machine, listener, admin, stop)
             else:
-                found = await stack.enter_async_context(listening(settings, machine, policy, listener, now))
+                found = await stack.enter_async_context(
+                    listening(settings, machine, policy, listener, now, admin=admin)
+                )
                 if on_listening is not None:
                     on_listening(found)
                 await stop.wait()
@@ -88,35 +94,41 @@ class Listening:
     url: str
     policy: CompiledPolicy
     services: Services | None = None
+    admin_url: str | None = None
+    """Of the admin surface, where it has a port of its own."""
 
 
 @asynccontextmanager
 async def listening(
-    settings: Settings, machine: Machine, policy: PolicyStore, listener: socket.socket, now: asyncio.Event
+    settings: Settings,
+    machine: Machine,
+    policy: PolicyStore,
+    listener: socket.socket,
+    now: asyncio.Event,
+    *,
+    admin: socket.socket | None = None,
 ) -> AsyncIterator[Listening]:
-    """Serve on `listener` while the context is open; at its end, drain for `settings.drain_s`, or until `now`."""
+    """Serve on `listener` while the context is open; at its end, drain for `settings.drain_s`, or until `now`.
+
+    The admin surface is served on `admin`, where it has a port of its own, until all is drained.
+    """
     certificate = certificate_of(settings)
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(open_services(settings, machine, policy))
         tls = None if certificate is None else await stack.enter_async_context(certificate.followed())
-        runner = Runner(
-            build_app(services),
-            access_log=None,
-            handler_cancellation=True,
-            auto_decompress=False,  # see `body`
-            keepalive_timeout=_KEEPALIVE_S,
-            shutdown_timeout=_CANCEL_S,
-            max_line_size=LONGEST_LINE,
-            max_field_size=LONGEST_LINE,
-            max_headers=MOST_HEADERS,
-        )
+        runner = _runner(build_app(services))
         await runner.setup()
         site = web.SockSite(runner, listener, backlog=_BACKLOG, ssl_context=tls)
         try:
             await site.start()
             url = url_of(settings, listener)
             structlog.get_logger().info("listening", url=url, policy=policy.current.version)
-            yield Listening(url, policy.current, services)
+            admin_url = None
+            if admin is not None:
+                await stack.enter_async_context(_administered(services, admin, tls))
+                admin_url = url_of(settings, admin)
+                structlog.get_logger().info("admin_listening", url=admin_url)
+            yield Listening(url, policy.current, services, admin_url)
         finally:
             services.drain()
             structlog.get_logger().info("draining", in_flight=services.in_flight, limit_s=settings.drain_s)
@@ -125,6 +137,31 @@ async def listening(
                 await _drained(services, settings.drain_s, now)
             finally:
                 await runner.cleanup()
+
+
+def _runner(app: web.Application) -> Runner:
+    return Runner(
+        app,
+        access_log=None,
+        handler_cancellation=True,
+        auto_decompress=False,  # see `body`
+        keepalive_timeout=_KEEPALIVE_S,
+        shutdown_timeout=_CANCEL_S,
+        max_line_size=LONGEST_LINE,
+        max_field_size=LONGEST_LINE,
+        max_headers=MOST_HEADERS,
+    )
+
+
+@asynccontextmanager
+async def _administered(services: Services, listener: socket.socket, tls: ssl.SSLContext | None) -> AsyncIterator[None]:
+    runner = _runner(build_admin_app(services))
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listener, backlog=_BACKLOG, ssl_context=tls).start()
+        yield
+    finally:
+        await runner.cleanup()
 
 
 async def _drained(services: Services, limit_s: float, now: asyncio.Event) -> None:
@@ -147,18 +184,24 @@ def bind(settings: Settings) -> socket.socket:
     Raises:
         SettingsError: the address is in use, or not this machine's.
     """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return _bind(settings.host, settings.port, "--host/--port (FIRSTDRAFT_HOST/FIRSTDRAFT_PORT)")
+
+
+def bind_admin(settings: Settings) -> socket.socket:
+    """Bind the admin surface's own socket; raises as `bind` does."""
+    what = "--admin-host/--admin-port (FIRSTDRAFT_ADMIN_HOST/FIRSTDRAFT_ADMIN_PORT)"
+    return _bind(settings.admin_host, settings.admin_port or 0, what)
+
+
+def _bind(host: str, port: int, what: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((settings.host, settings.port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
-        message = (
-            f"--host/--port (FIRSTDRAFT_HOST/FIRSTDRAFT_PORT) {settings.host}:{settings.port}: "
-            f"cannot listen there: {error.strerror}"
-        )
-        raise SettingsError(message) from None
+        raise SettingsError(f"{what} {host}:{port}: cannot listen there: {error.strerror}") from None
     return listener
 
 

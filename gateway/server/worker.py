@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -22,10 +23,12 @@ async def _work(orders: Orders) -> None:
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     # A terminal's Ctrl-C reaches all processes at once: the parent says when workers end.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
-    with socket.socket(fileno=orders.listener) as listener:
+    with contextlib.ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket(fileno=orders.listener))
+        admin = None if orders.admin is None else sockets.enter_context(socket.socket(fileno=orders.admin))
         async with (
             PolicyStore(settings.policies, os.environ, load=load_proven) as policy,
-            listening(settings, orders.machine, policy, listener, asyncio.Event()),
+            listening(settings, orders.machine, policy, listener, asyncio.Event(), admin=admin),
         ):
             await stop.wait()
 

@@ -36,14 +36,26 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     machine: Machine
     listener: int
     """Descriptor of the listening socket."""
+    admin: int | None = None
+    """That of the admin surface's, where it has one."""
     parent: int
     """Process id of the parent, to notice one that died before the kernel could be told."""
 
 
-async def supervise(settings: Settings, machine: Machine, listener: socket.socket, stop: asyncio.Event) -> None:
+async def supervise(
+    settings: Settings, machine: Machine, listener: socket.socket, admin: socket.socket | None, stop: asyncio.Event
+) -> None:
     """Run `settings.workers` workers until `stop`; then drain them."""
-    orders = Orders(settings=settings, machine=machine, listener=listener.fileno(), parent=os.getpid())
-    listener.listen(1_024)
+    orders = Orders(
+        settings=settings,
+        machine=machine,
+        listener=listener.fileno(),
+        admin=None if admin is None else admin.fileno(),
+        parent=os.getpid(),
+    )
+    for bound in (listener, admin):
+        if bound is not None:
+            bound.listen(1_024)
     with sharing(settings.state) as environ:
         async with asyncio.TaskGroup() as group:
             for number in range(settings.workers):
@@ -57,7 +69,7 @@ async def _keep_running(number: int, orders: Orders, environ: dict[str, str], st
             "-m",
             "gateway.server.worker",
             stdin=asyncio.subprocess.PIPE,
-            pass_fds=(orders.listener,),
+            pass_fds=(orders.listener, *(() if orders.admin is None else (orders.admin,))),
             env=environ,
         )
         structlog.get_logger().info("worker_started", worker=number, pid=process.pid)

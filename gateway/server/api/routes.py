@@ -18,6 +18,7 @@ from gateway.server.api import (
     usage,
     vector_stores,
 )
+from gateway.server.keys import SERVICES
 from gateway.server.operation import Operation, Parameter, Route
 from gateway.server.surface import Surface
 from gateway.wire import anthropic_schema as anthropic
@@ -145,9 +146,14 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
+_METRICS = "/metrics"
+
+
 def add_routes(app: web.Application) -> None:
     """Bind the URLs to their handlers, and have the document made of them."""
     for route in ROUTES:
+        if route.path == _METRICS and app[SERVICES].settings.metrics_on == "admin":
+            continue
         app.router.add_route(route.method, route.path, route.handler)
         if route.method == "GET":
             app.router.add_route("HEAD", route.path, route.handler)

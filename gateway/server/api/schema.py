@@ -36,11 +36,20 @@ class Description:
         return document(self._routes, title=self._title, version=version("firstdraft"))
 
 
+ADMIN_DOCUMENT: web.AppKey[Description] = web.AppKey("admin document", Description)
 DOCUMENT: web.AppKey[Description] = web.AppKey("document", Description)
 
 
 async def show(http: web.Request) -> web.Response:
     """What all URLs take and answer, as an OpenAPI 3.1 document."""
-    description = http.app[DOCUMENT]
+    return await _shown(http.app[DOCUMENT])
+
+
+async def show_admin(http: web.Request) -> web.Response:
+    """What the URLs of the admin surface take and answer, as an OpenAPI 3.1 document."""
+    return await _shown(http.app[ADMIN_DOCUMENT])
+
+
+async def _shown(description: Description) -> web.Response:
     body = await asyncio.to_thread(lambda: description.body)
     return web.Response(body=body, content_type="application/json")

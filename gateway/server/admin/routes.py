@@ -1,0 +1,34 @@
+"""Every URL of the admin surface, with what its document says of it."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.server.admin import state
+from gateway.server.api import health, schema
+from gateway.server.operation import Operation, Route
+
+_LIMIT = {"limit": "How many, 1 to 200. Default: 50.", "tenant": "Of this tenant alone."}
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/admin/v1/status", state.status, Operation(tag="State", answer=state.Status)),
+    Route("GET", "/admin/v1/policy", state.policy, Operation(tag="Policy", answer=state.PolicyState)),
+    Route(
+        "POST",
+        "/admin/v1/policy/rollback",
+        state.rollback,
+        Operation(tag="Policy", body=state.RollbackRequest, answer=state.RolledBack),
+    ),
+    Route("GET", "/admin/v1/members", state.members, Operation(tag="State", answer=state.Workers)),
+    Route("GET", "/admin/v1/deployments", state.deployments, Operation(tag="State", answer=state.Deployments)),
+    Route("GET", "/admin/v1/requests", state.requests, Operation(tag="State", answer=state.Requests, query=_LIMIT)),
+    Route("GET", "/admin/v1/openapi.json", schema.show_admin, Operation(tag="State", answer=schema.Document)),
+    Route("GET", "/admin/metrics", health.metrics, Operation(tag="State", answer_media="text/plain")),
+)
+
+
+def add_admin_routes(app: web.Application) -> None:
+    """Bind the URLs to their handlers."""
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, route.handler)
+    app[schema.ADMIN_DOCUMENT] = schema.Description(ROUTES, title="Firstdraft, admin surface")
