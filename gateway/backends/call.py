@@ -30,7 +30,7 @@ class Call:
     isolated: bool = False
     """The edge shares no prefix of this tenant's prompts with others."""
     background: bool = False
-    """Nobody waits for the answer: at the edge, those that somebody waits for come first."""
+    """Nobody waits for the answer: those that somebody waits for come first."""
     traceparent: str | None = None
     """W3C trace context of this request, to be continued by the backend."""
 

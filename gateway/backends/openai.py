@@ -137,7 +137,8 @@ class _Attempt:
 
     def place(self, places: Places) -> Place:
         call = self._call
-        return places.take(call.tenant, weight=call.weight, input_tokens=input_tokens_estimate(call.request))
+        tokens = input_tokens_estimate(call.request)
+        return places.take(call.tenant, weight=call.weight, input_tokens=tokens, background=call.background)
 
     def tell_used(self, place: Place) -> None:
         """What was used is served; an attempt that came to nothing served nothing."""

@@ -32,6 +32,10 @@ class _Waiting(NamedTuple):
     cost: float
 
 
+_Key = tuple[bool, str]
+"""Nobody waits for the answer; whose it is."""
+
+
 class Places:
     """`number` places; at most `most_waiting` requests wait for one."""
 
@@ -40,7 +44,7 @@ class Places:
         self._number = self._free = number
         self._most_waiting = most_waiting
         self._backend = backend
-        self._queues: dict[str, deque[_Waiting]] = {}
+        self._queues: dict[_Key, deque[_Waiting]] = {}
         self._served: dict[str, float] = {}
         """By tenant, in tokens by weight: of requests that are over."""
         self._charged: dict[str, float] = {}
@@ -49,14 +53,15 @@ class Places:
         self._mean_answer = _FIRST_GUESS
         self._mean_s = 1.0
 
-    def take(self, tenant: str, *, weight: float, input_tokens: int) -> Place:
+    def take(self, tenant: str, *, weight: float, input_tokens: int, background: bool = False) -> Place:
         """A place for the time of the context that this returns.
 
-        Entering it waits for the tenant's turn, and raises BackendBusy when too many wait already.
+        Entering it waits for the tenant's turn, in the `background` for that of all that somebody waits for, too; it
+        raises BackendBusy when too many wait already.
         """
-        return Place(self, tenant, weight, input_tokens)
+        return Place(self, tenant, weight, input_tokens, background=background)
 
-    async def enter(self, tenant: str, cost: float) -> None:
+    async def enter(self, tenant: str, cost: float, *, background: bool = False) -> None:
         """Wait for the turn of a request that is charged `cost`; for `Place`."""
         self._lift(tenant)
         if self._free and not self.waiting:
@@ -67,14 +72,14 @@ class Places:
             message = f"{self._backend} is busy: {self.waiting} requests wait for it, and no more may"
             raise BackendBusy(message, deployment=self._backend, retry_after_s=min(60.0, max(1.0, seconds)))
         mine = _Waiting(asyncio.get_running_loop().create_future(), cost)
-        queue = self._queues.setdefault(tenant, deque())
+        queue = self._queues.setdefault((background, tenant), deque())
         queue.append(mine)
         self.waiting += 1
         try:
             await mine.turn
         except asyncio.CancelledError:
             if mine.turn.cancelled():
-                self._forget(tenant, mine)
+                self._forget((background, tenant), mine)
             else:  # the place came at the same moment
                 self.leave(tenant, cost, 0.0, None)
             raise
@@ -105,15 +110,20 @@ class Places:
     def _next(self) -> None:
         """Give a free place to the tenant that was served least."""
         while self.waiting:
-            tenant = min(self._queues, key=lambda one: self._served.get(one, 0.0) + self._charged.get(one, 0.0))
-            first = self._queues[tenant][0]
-            self._forget(tenant, first)
+            key = min(self._queues, key=self._rank)
+            first = self._queues[key][0]
+            self._forget(key, first)
             if not first.turn.cancelled():
-                self._give(tenant, first.cost)
+                self._give(key[1], first.cost)
                 first.turn.set_result(None)
                 return
         if not self._running:
             self._served.clear()
+
+    def _rank(self, key: _Key) -> tuple[bool, float]:
+        """Whose turn is first: what somebody waits for, of the tenant that was served least."""
+        background, tenant = key
+        return background, self._served.get(tenant, 0.0) + self._charged.get(tenant, 0.0)
 
     def _give(self, tenant: str, cost: float) -> None:
         self._free -= 1
@@ -122,26 +132,28 @@ class Places:
 
     def _lift(self, tenant: str) -> None:
         """Who was away begins where the least served of the others stands."""
-        if tenant in self._running or tenant in self._queues:
+        waiting = {one for _, one in self._queues}
+        if tenant in self._running or tenant in waiting:
             return
-        present = [self._served.get(one, 0.0) for one in {*self._running, *self._queues}]
+        present = [self._served.get(one, 0.0) for one in {*self._running, *waiting}]
         if present:
             self._served[tenant] = max(self._served.get(tenant, 0.0), min(present))
 
-    def _forget(self, tenant: str, mine: _Waiting) -> None:
-        queue = self._queues.get(tenant)
+    def _forget(self, key: _Key, mine: _Waiting) -> None:
+        queue = self._queues.get(key)
         if queue is None or mine not in queue:  # its turn came when it had been cancelled already
             return
         queue.remove(mine)
         if not queue:
-            del self._queues[tenant]
+            del self._queues[key]
         self.waiting -= 1
 
 
 class Place:
     """One request's place, as an async context manager."""
 
-    def __init__(self, places: Places, tenant: str, weight: float, input_tokens: int) -> None:
+    def __init__(self, places: Places, tenant: str, weight: float, input_tokens: int, *, background: bool) -> None:
+        self._background = background
         self._places = places
         self._tenant = tenant
         self._weight = weight
@@ -150,7 +162,7 @@ class Place:
         self._since = 0.0
 
     async def __aenter__(self) -> Self:
-        await self._places.enter(self._tenant, self._charged)
+        await self._places.enter(self._tenant, self._charged, background=self._background)
         self._since = asyncio.get_running_loop().time()
         return self
 

@@ -118,7 +118,7 @@ class LineAnswers:
         """Why a line is not begun; None: it is. Raises StoreUnavailable."""
         if self.draining or not work.wanted:
             return _NOT_HERE
-        if time.time() > work.spec.ends:
+        if work.mode == "ending" or time.time() > work.spec.ends:
             return _EXPIRED
         if number not in work.begun:
             if await self._batches.tried(work.ticket.batch, work.piece, number) > MOST_TRIES:

@@ -14,7 +14,9 @@ PROMPT_TOKENS = 20
 class CountingBackend:
     """OpenAI's chat API on a free port; answers of random length, never longer than `max_tokens` allows."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, most_s: float = 0.1) -> None:
+        """`most_s`: the longest that an answer takes which is not streamed."""
+        self._most_s = most_s
         self.billed: Counter[str] = Counter()
         """Tokens by tag: prompt and completion, as they are generated."""
         self.cut: set[str] = set()
@@ -67,7 +69,7 @@ class CountingBackend:
         usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": count, "total_tokens": PROMPT_TOKENS + count}
         head = {"id": "c", "created": 1, "model": "m"}
         if not body.get("stream"):
-            await asyncio.sleep(self._rng.random() * 0.1)
+            await asyncio.sleep(self._rng.random() * self._most_s)
             self.billed[tag] += count
             message = {"role": "assistant", "content": "token " * count}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}

@@ -7,6 +7,7 @@ import pytest
 
 from gateway.budgets.terms import tenant_keys
 from gateway.store.client import Store
+from tests.attack.batches import attack
 from tests.attack.gateways import KEYS, LEASE_S, Gateway, write_policy
 from tests.store_servers import Server, free_ports
 from tests.upstream.script import Script
@@ -55,3 +56,9 @@ async def test_a_final_of_a_gateway_that_was_killed(tmp_path, upstream, who):
         how = [dict(zip(words[::2], words[1::2], strict=True))[b"how"] for _, words in entries]
         assert how.count(b"expired") == 1
         assert b"settled" in how
+
+
+async def test_a_batch_while_gateways_are_killed():
+    """Each line is answered once, the budget is right: the short form of `python -m tests.attack.batches`."""
+    outcome = await attack(150, 3)
+    assert outcome.broken == [], outcome

@@ -42,11 +42,22 @@ async def run(*command):
 async def test_python_examples(start_gateway, upstream):
     """The Python examples run: one prints the final, one the draft with its verdict and the final."""
     gateway = await start_gateway(policy_text(upstream.base_url, route=ROUTE))
-    whole, streamed = blocks("python")
+    whole, streamed, *_ = blocks("python")
     assert (await run(sys.executable, "-c", aimed(whole, gateway))).strip()
     printed = await run(sys.executable, "-c", aimed(streamed, gateway))
     assert "final: " in printed
     assert re.search(r"^draft: (confirmed|revised|replaced|promoted|dropped) ", printed, re.MULTILINE)
+
+
+async def test_python_examples_of_later_answers(start_gateway, upstream):
+    """One fetches its final after the draft, the other runs a batch and prints each line's answer."""
+    gateway = await start_gateway(policy_text(upstream.base_url, route=ROUTE))
+    fetched, batch = blocks("python")[2:4]
+    printed = await run(sys.executable, "-c", aimed(fetched, gateway))
+    assert "draft: " in printed
+    assert "final: " in printed
+    printed = await run(sys.executable, "-c", aimed(batch, gateway))
+    assert re.findall(r"^city-\d", printed, re.MULTILINE) == ["city-0", "city-1", "city-2"]
 
 
 async def test_curl_example(start_gateway, upstream):

@@ -19,13 +19,13 @@ class Load:
         self.order = []
         self.tasks = []
 
-    def ask(self, tenant, *, weight=1.0, tokens=100):
-        task = asyncio.create_task(self._ask(tenant, weight, tokens))
+    def ask(self, tenant, *, weight=1.0, tokens=100, background=False):
+        task = asyncio.create_task(self._ask(tenant, weight, tokens, background))
         self.tasks.append(task)
         return task
 
-    async def _ask(self, tenant, weight, tokens):
-        async with self.places.take(tenant, weight=weight, input_tokens=0) as place:
+    async def _ask(self, tenant, weight, tokens, background):
+        async with self.places.take(tenant, weight=weight, input_tokens=0, background=background) as place:
             go = asyncio.Event()
             self.running.append(go)
             self.order.append(tenant)
@@ -219,3 +219,20 @@ def test_places_are_never_lost_or_invented(steps, number, most_waiting):
         assert gpu.places.waiting == 0
 
     asyncio.run(play())
+
+
+async def test_what_nobody_waits_for_comes_last(load):
+    """A place goes to a request that somebody waits for, of whatever tenant, before one in the background."""
+    places = load()
+    places.ask("a")
+    await places.settle()
+    places.ask("b", background=True)
+    places.ask("a", background=True)
+    await places.settle()
+    places.ask("a", tokens=10_000)
+    places.ask("a")
+    await places.settle()
+    for _ in range(4):
+        await places.finish_one()
+    assert places.order == ["a", "a", "a", "b", "a"]
+    assert places.places.waiting == 0
