@@ -473,6 +473,7 @@ class Pipeline:
             first_choices=decision.first_choices,
             cascade=decision.cascade,
             refine=decision.refine,
+            compares_meaning=decision.compares_meaning,
             draft_max_tokens=decision.draft_max_tokens,
             max_tokens=most_tokens(request, tenant, hold),
             tenant=exchange.identity.tenant.name,

@@ -13,6 +13,7 @@ from gateway.backends.edges import Edges
 from gateway.backends.extra_requests import ExtraRequests
 from gateway.backends.health import Health
 from gateway.backends.kept import Kept
+from gateway.backends.meaning import Meaning
 from gateway.backends.minilm import MiniLMBackend
 from gateway.backends.openai import OpenAIBackend
 from gateway.backends.scoring import score
@@ -39,6 +40,7 @@ class Backends:
         self.extra = ExtraRequests()
         self.kept = Kept(time.monotonic)
         """How many drafts their scores let stand lately."""
+        self.meaning = Meaning()
         self.edges = edges
         self._trust = trust
         self._clients: dict[Backend, OpenAIBackend | MiniLMBackend] = {}
@@ -52,6 +54,7 @@ class Backends:
     ) -> None:
         for client in (*self._clients.values(), *self._leaving):
             await client.close()
+        self.meaning.close()
         self._clients.clear()
         self._leaving.clear()
 

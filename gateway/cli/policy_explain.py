@@ -15,7 +15,7 @@ from gateway.cli.policy_folder import DEFAULT_FOLDER, FOLDER, FOLDER_VARIABLE, J
 if TYPE_CHECKING:
     from gateway.classification.classifier import Found
     from gateway.inference.request import InferenceRequest
-    from gateway.policy.compiled import CascadeRule, CompiledPolicy
+    from gateway.policy.compiled import CascadeRule, CompiledPolicy, RefineRule
     from gateway.policy.facts import Facts
     from gateway.routing.explain import Explanation
 
@@ -237,6 +237,8 @@ def _headline(explanation: Explanation, facts: Facts, found: Found) -> str:
         lines.append(f"draft     none: {decision.no_draft}")
     if decision.cascade is not None:
         lines.append(f"cascade   {_stands(decision.cascade)}")
+    if decision.refine is not None:
+        lines.append(f"refine    {_refines(decision.refine)}")
     lines.append(f"spent     {', then '.join(deployment.id for deployment in decision.spent) or 'refused with 429'}")
     cache = decision.cache
     lines.append(f"cache     {'no' if cache is None else f'{cache.ttl_s:g} s'}")
@@ -253,3 +255,11 @@ def _stands(rule: CascadeRule) -> str:
     within = "" if rule.within_s is None else f", done within {rule.within_s:g} s"
     uncalibrated = "stands" if rule.accepts_uncalibrated else "does not"
     return f"the draft stands: {measure}{within}; uncalibrated it {uncalibrated}"
+
+
+def _refines(rule: RefineRule) -> str:
+    """What is done with a draft before a larger model writes."""
+    waits = f"the final waits {rule.wait_s:g} s for the draft" if rule.wait_s else "with the whole draft"
+    if rule.quantile is None:
+        return waits
+    return f"{waits}; it is kept when its score's {rule.quantile:g} quantile is at least {rule.least:g}"

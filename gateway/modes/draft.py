@@ -37,6 +37,9 @@ from gateway.modes.plan import Plan
 from gateway.modes.verdict import judge
 from gateway.telemetry.record import AttemptRecord
 
+MEANING_WITHIN_S = 0.05
+"""How much later the end of a final may come because its meaning is compared with the draft's."""
+
 
 class Draft:
     """The edge's quick answer: its text so far, its state, and its own attempt."""
@@ -123,13 +126,16 @@ class Draft:
         await plan.backends.client(self.drafter.backend).answer(call, self._pass_on)
 
     async def judge(self, final: str) -> None:
-        """Give the verdict, now that the final is complete: at once, and once."""
+        """Give the verdict, now that the final is complete: once, and at once but for comparing meanings."""
         if self.judged:
             return
         if not self.complete:
             await self.drop()
             return
         state, similarity = judge(self.text, final)
+        if self._plan.compares_meaning and state is not DraftState.CONFIRMED:
+            meaning = await self._plan.backends.meaning.likeness(self.text, final, within_s=MEANING_WITHIN_S)
+            state, similarity = judge(self.text, final, meaning)
         revised = changes(self.text, final) if state is DraftState.REVISED else None
         await self._close(state, similarity, revised)
 

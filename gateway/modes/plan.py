@@ -48,6 +48,8 @@ class Plan:
     """When a second deployment is asked beside the first; None: never."""
     first_choices: int = 0
     """How many of `deployments`, from the front, are what the route prefers: the others are fallback."""
+    compares_meaning: bool = False
+    """Draft and final are compared by meaning, too."""
     refine: RefineRule | None = None
     """What is done with a draft before the larger model is asked for an answer of its own."""
     tenant: str

@@ -1,8 +1,11 @@
 """How a draft compares with its final: pure, stated, and cheap.
 
-similarity = ½ · words + ½ · sentences, where `words` is the Dice overlap of the two bags of normalised words, and
+similarity = ½ · words + ½ · sentences, or where a route has meanings compared and it was done in time, a third of each
+of words, sentences and meaning. In this `words` is the Dice overlap of the two bags of normalised words, and
 `sentences` the share of the longer text's sentences that stand, normalised, in the other one too. Normalised: NFKC,
-case folded, punctuation and white space collapsed. Texts that are equal when normalised have similarity 1.
+case folded, punctuation and white space collapsed. Texts that are equal when normalised have similarity 1. `meaning` is
+the cosine of their sentence embeddings (all-MiniLM-L6-v2), 0..1: it lifts what says the same in other words, and cannot
+confirm alone, because it takes a text and its opposite for much the same.
 
 `confirmed` says the same (≥ 0.9), `revised` changed parts (≥ 0.4), `replaced` is another answer.
 """
@@ -24,9 +27,15 @@ _SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|\n+")
 _NOT_WORD = re.compile(r"[^\w]+")
 
 
-def judge(draft: str, final: str) -> tuple[DraftState, float]:
-    """The verdict on a complete draft, and its similarity (0..1, two decimals) with the final."""
-    similarity = round(_similarity(draft[:_LONGEST_COMPARED], final[:_LONGEST_COMPARED]), 2)
+def judge(draft: str, final: str, meaning: float | None = None) -> tuple[DraftState, float]:
+    """The verdict on a complete draft, and its similarity (0..1, two decimals) with the final.
+
+    `meaning` is how alike the two are in what they mean, 0..1, if that was asked.
+    """
+    found = _similarity(draft[:_LONGEST_COMPARED], final[:_LONGEST_COMPARED])
+    if meaning is not None and 0 < found < 1:
+        found = (2 * found + meaning) / 3
+    similarity = round(found, 2)
     if similarity >= CONFIRMED_FROM:
         return DraftState.CONFIRMED, similarity
     if similarity >= REVISED_FROM:

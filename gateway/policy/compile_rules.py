@@ -211,6 +211,7 @@ class RulesCompiler:
             max_tokens=spec.draft.max_tokens,
             default=DraftWish(spec.draft.default),
             allow=spec.draft.allow,
+            compares_meaning=spec.draft.similarity == "meaning",
         )
 
     def _when(self, path: Path, source: str | None) -> tuple[bool, int | None, bool | None]:

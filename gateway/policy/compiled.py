@@ -159,6 +159,8 @@ class DraftRule:
     max_tokens: int
     default: DraftWish
     allow: bool
+    compares_meaning: bool = False
+    """Draft and final are compared by what they mean as well, where the extra `embeddings` is installed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -320,6 +320,7 @@ class DraftSpec(Spec):
     max_tokens: Count = 128
     default: Annotated[Literal["off", "frames", "reasoning"], BeforeValidator(_draft_default)] = "off"
     allow: Flag = True
+    similarity: Literal["words", "meaning"] = "words"
 
 
 class CascadeSpec(Spec):

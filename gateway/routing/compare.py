@@ -21,7 +21,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     feature: str
     model: str
     what: str
-    """`route`, `mode`, `deployments`, `draft`, `hedge`, `cascade`, `spent`, `cache`, `refused` or `tenant`."""
+    """`route`, `mode`, `deployments`, `draft`, `hedge`, `cascade`, `refine`, `spent`, `cache`, `refused` or
+    `tenant`."""
     before: str
     after: str
     requests: int
@@ -77,7 +78,7 @@ def _outcome(policy: CompiledPolicy, facts: Facts) -> dict[str, str]:
     return _shown(decide(policy, own))
 
 
-_FIELDS = ("route", "mode", "deployments", "draft", "hedge", "cascade", "spent", "cache", "refused")
+_FIELDS = ("route", "mode", "deployments", "draft", "hedge", "cascade", "refine", "spent", "cache", "refused")
 
 
 def _shown(decision: Decision) -> dict[str, str]:
@@ -89,6 +90,7 @@ def _shown(decision: Decision) -> dict[str, str]:
         "draft": decision.draft.id if decision.draft else f"none ({decision.no_draft})" * (refusal is None),
         "hedge": "" if decision.hedge is None else msgspec.json.encode(decision.hedge).decode(),
         "cascade": "" if decision.cascade is None else msgspec.json.encode(decision.cascade).decode(),
+        "refine": "" if decision.refine is None else msgspec.json.encode(decision.refine).decode(),
         "spent": ", ".join(deployment.id for deployment in decision.spent),
         "cache": "" if cache is None else msgspec.json.encode(cache).decode(),
         "refused": "" if refusal is None else f"{refusal.status}: {refusal.code}",

@@ -81,6 +81,7 @@ def _decide_route(policy: CompiledPolicy, facts: Facts, settled: Settled, route:
         hedge=route.hedge,
         cascade=route.cascade if mode is Mode.CASCADE else None,
         refine=route.refine if draft is not None else None,
+        compares_meaning=draft is not None and route.draft.compares_meaning,
         cache=route.cache,
         retrieval=None if no_retrieval else route.retrieval,
         no_retrieval=no_retrieval,

@@ -73,6 +73,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """When a second one of the first choices is asked beside the first."""
     cascade: CascadeRule | None = None
     """When the draft stands; None in all other modes."""
+    compares_meaning: bool = False
+    """The verdict looks at meanings, too."""
     refine: RefineRule | None = None
     """What is done with a draft before a larger model writes its own answer."""
     cache: CacheRule | None = None

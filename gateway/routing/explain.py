@@ -138,6 +138,7 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
         "no_draft": decision.no_draft,
         "hedge": None if decision.hedge is None else msgspec.to_builtins(decision.hedge),
         "cascade": None if decision.cascade is None else msgspec.to_builtins(decision.cascade),
+        "refine": None if decision.refine is None else msgspec.to_builtins(decision.refine),
         "spent": [deployment.id for deployment in decision.spent],
         "spent_mode": decision.spent_mode.value,
         "cache": None if decision.cache is None else msgspec.to_builtins(decision.cache),

@@ -8,7 +8,9 @@ import anthropic
 import msgspec
 import openai
 import pytest
+from click.testing import CliRunner
 
+from gateway.cli.bench import bench
 from gateway.modes.confidence import FEATURES, Calibration, Point, calibration_file
 from tests.edge_fixture import start_edge, stop_edge, wait_until_warm
 from tests.gateway_fixture import KEY, policy_text
@@ -259,3 +261,25 @@ async def test_an_edge_that_is_killed_in_the_middle_leaves_the_answer_to_the_lar
     assert text.endswith("data: [DONE]\n\n")
     assert content(chunks) == FINAL
     assert [chunk["draft"]["state"] for chunk in chunks if "draft" in chunk][-1] == "dropped"
+
+
+async def test_bench_tells_what_a_cascade_does_for_your_questions(start_gateway, upstream, tmp_path, monkeypatch):
+    """The command asks both routes, and its table counts what stood; a feature without a cascade is told."""
+    upstream.default = Script(text=FINAL)
+    both = (
+        f'when: request.feature == "cascade"\n    {route("threshold: 0.8")}\n  - name: reference\n    mode: cloud_only'
+    )
+    gateway = await start_gateway(policy_text(upstream.base_url, route=both))
+    calibrate(gateway, tmp_path, sure=True)
+    asked = tmp_path / "mine.csv"
+    asked.write_text("question,answer\nWhat is it?,That.\nWhat is the capital of France?,\nWhy?,\n")
+    monkeypatch.setenv("FIRSTDRAFT_KEY", KEY)
+    words = ["cascade", str(asked), "--url", gateway.url, "--max-tokens", "8", "--shots", "1"]
+    done = await asyncio.to_thread(CliRunner().invoke, bench, words)
+    assert done.exit_code == 0, done.output
+    assert "2 (100%)" in done.output
+    assert len(upstream.requests) == 2
+    assert [turn["role"] for turn in upstream.requests[0].json["messages"]] == ["user", "assistant", "user"]
+    done = await asyncio.to_thread(CliRunner().invoke, bench, [*words, "--feature", "reference"])
+    assert "gets no cascade" in done.output
+    assert done.exit_code == 1

@@ -199,3 +199,35 @@ async def test_cancelling_the_request_stops_both_sides():
     await asyncio.wait([task])
     assert task.cancelled()
     assert (scripts["edge"].cancelled, scripts["cloud"].cancelled) == (1, 1)
+
+
+class Meaning:
+    """Finds everything so much alike, or does not come to it in time."""
+
+    def __init__(self, found) -> None:
+        self.found = found
+        self.asked = []
+
+    async def likeness(self, one, other, *, within_s):
+        self.asked.append((one, other, within_s))
+        return self.found
+
+
+@pytest.mark.parametrize(
+    ("found", "said", "state"),
+    [
+        (1.0, "It is Paris", DraftState.REVISED),
+        (None, "Town on the Seine", DraftState.REPLACED),
+        (1.0, "Paris it is!", DraftState.CONFIRMED),
+    ],
+)
+async def test_meanings_are_compared_where_the_route_says_so(found, said, state):
+    """They are a third of the similarity; what came too late is left out, and what is confirmed anyway is not asked."""
+    seen = Seen()
+    scripts = {"edge": Script(DRAFT), "cloud": Script([0.05, *final(said)])}
+    work = plan(scripts, mode=Mode.DRAFT_REFINE, finals=[CLOUD], draft=EDGE)
+    work = replace(work, compares_meaning=True)
+    work.backends.meaning = Meaning(found)
+    await mode.run(work, seen)
+    assert seen.of(DraftJudged)[0].state is state
+    assert len(work.backends.meaning.asked) == (state is not DraftState.CONFIRMED)

@@ -79,8 +79,13 @@ def test_a_cascade_is_explained_and_compared(policy, tmp_path):
     story = as_json(explain(policy, facts()))
     assert story["cascade"]["target_error"] == 0.05
     assert "asked first" in next(one["why"] for one in story["why"]["deployments"] if one["id"] == EDGE)
-    stricter = loaded(tmp_path, routes=CASCADE.replace("0.05", "0.01"))
+    stricter = loaded(tmp_path / "a", routes=CASCADE.replace("0.05", "0.01"))
     assert [change.what for change in compare(policy, stricter, [facts()]).changes] == ["cascade"]
+    scoring = FILES["models.yaml"].replace("gpt-4.1\n", "gpt-4.1\n      scoring: {api: vllm}\n")
+    routes = CASCADE.replace("    draft:", "    refine: {score: {least: -2}}\n    draft:")
+    scores = loaded(tmp_path / "b", routes=routes, models=scoring)
+    assert [change.what for change in compare(policy, scores, [facts()]).changes] == ["refine"]
+    assert as_json(explain(scores, facts()))["refine"] == {"wait_s": 0.0, "quantile": 0.1, "least": -2.0}
 
 
 @pytest.mark.parametrize("mode", ["cloud_only", "cascade\n    cascade: {threshold: 0.8}"])
