@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 FOLDERS = [ROOT / "policies", *sorted((ROOT / "policies/examples").iterdir())]
 WANTED = {
     *("eu-residency", "health-at-the-edge", "cost-first-batch"),
-    *("autocomplete", "multi-region-failover", "per-feature-budgets"),
+    *("autocomplete", "cascade", "multi-region-failover", "per-feature-budgets"),
 }
 
 
