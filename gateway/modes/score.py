@@ -35,7 +35,8 @@ READING = 0.1
 
 def scorer_of(plan: Plan) -> Deployment | None:
     """The deployment that would give the final, if it gives scores as well."""
-    first = next((found for found in plan.deployments if not found.is_edge), None)
+    drafter = "" if plan.draft is None else plan.draft.id
+    first = next((found for found in plan.deployments if not found.is_edge and found.id != drafter), None)
     return first if first is not None and first.scoring is not None else None
 
 
