@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import structlog
 
-from gateway.admission import again, charge, charge_again, draft_beside, most_tokens, needed, worst_case
+from gateway.admission import again, charge_again, draft_beside, most_tokens, needed, settle, worst_case
 from gateway.backends.observed import Observed
 from gateway.backends.pool import Backends
 from gateway.budgets.claim import Beside, Hold
@@ -362,10 +362,12 @@ class Pipeline:
             if hold is not None:
                 exchange.headers.update(hold.headers)
                 exchange.record.budget_warnings = len(hold.warned)
+            plan = self._plan(exchange, decision, deployments, mode, hold)
             try:
-                yield exchange.admitted(self._plan(exchange, decision, deployments, mode, hold))
+                yield exchange.admitted(plan)
             finally:
-                charge(exchange.record, hold)
+                if settle(exchange.record, hold, plan.reading_on, self._ledger.end):
+                    stack.pop_all()
 
     async def _hold_downgraded(
         self, stack: AsyncExitStack, exchange: Exchange, deployments: tuple[Deployment, ...]

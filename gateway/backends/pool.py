@@ -13,6 +13,7 @@ from gateway.backends.edges import Edges
 from gateway.backends.extra_requests import ExtraRequests
 from gateway.backends.health import Health
 from gateway.backends.kept import Kept
+from gateway.backends.leftovers import Leftovers
 from gateway.backends.meaning import Meaning
 from gateway.backends.minilm import MiniLMBackend
 from gateway.backends.openai import OpenAIBackend
@@ -42,6 +43,7 @@ class Backends:
         """How many drafts their scores let stand lately."""
         self.meaning = Meaning()
         self.edges = edges
+        self.leftovers = Leftovers()
         self._trust = trust
         self._clients: dict[Backend, OpenAIBackend | MiniLMBackend] = {}
         self._leaving: list[OpenAIBackend | MiniLMBackend] = []
@@ -52,6 +54,7 @@ class Backends:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.leftovers.close()
         for client in (*self._clients.values(), *self._leaving):
             await client.close()
         self.meaning.close()

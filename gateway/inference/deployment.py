@@ -143,6 +143,8 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     """What the edge loads: a name, a path or `hf://…`; empty for all others."""
     drafts: bool = False
     """Its deployments may draft, as the edge does."""
+    read_on_s: float = 0.0
+    """How long an answer is read on when its client has left, because this backend bills all of it anyway; 0: not."""
     max_tokens_field: str = "max_tokens"
     """The field that limits the answer where the client named none: `max_tokens` or `max_completion_tokens`."""
 

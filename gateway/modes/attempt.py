@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -139,6 +139,8 @@ class Attempt:
         self._first: float | None = None
         self._begun: Begun | None = None
         self._dropped: tuple[str, ...] = ()
+        self._left = False
+        """Nobody wants the events any more; they are counted."""
 
     async def run(self) -> None:
         plan, record = self._plan, self._record
@@ -163,7 +165,7 @@ class Attempt:
             stream, tokens = plan.request.stream or self._deployment.is_edge, input_tokens_estimate(plan.request)
             self._begun = plan.observed.begun(self._deployment.id, tokens, stream=stream)
         try:
-            await plan.backends.client(self._deployment.backend).answer(call, self._pass_on)
+            await self._answered(call)
             if not self._usage_told:
                 await self._emit(UsageReported(self._estimate()))
             record.outcome = "ok"
@@ -183,6 +185,36 @@ class Attempt:
                 self._trial.given_up()
             self._settle()
             self._observe()
+
+    async def _answered(self, call: Call) -> None:
+        backends, backend = self._plan.backends, self._deployment.backend
+        answering = backends.client(backend).answer(call, self._pass_on)
+        if backend.read_on_s:
+            await backends.leftovers.answered(answering, self._leave)
+        else:
+            await answering
+
+    def _leave(self, task: asyncio.Task[None]) -> Callable[[], None] | None:
+        """The client has left an answer that can be read on; None: the backend does not know of the request yet."""
+        if self._record.connect_s is None:
+            return None
+        self._left = True
+        self._plan.reading_on.append(task)
+        timer = asyncio.get_running_loop().call_later(self._deployment.backend.read_on_s, task.cancel)
+
+        def over() -> None:
+            timer.cancel()
+            self._settle()
+            structlog.get_logger().info(
+                "answer_read_on",
+                request_id=self._plan.record.request_id,
+                deployment=self._deployment.id,
+                input_tokens=self._record.input_tokens,
+                output_tokens=self._record.output_tokens,
+                estimated=self._record.estimated,
+            )
+
+        return over
 
     async def _pass_on(self, event: Event) -> None:
         match event:
@@ -208,6 +240,8 @@ class Attempt:
             name = self._deployment.id
             message = f"{name} sent far more than the {self._granted} tokens that it was asked for at most"
             raise BackendBroken(message, deployment=name)
+        if self._left:
+            return
         if not self.shown:
             await self._begin(event)
         await self._emit(event)

@@ -73,6 +73,8 @@ class Plan:
     extend_hold: ExtendHold = _within
     copy: str = ""
     """A draft's text, to be given as `prediction` to a deployment that takes one; what it costs more is held."""
+    reading_on: list[asyncio.Task[None]] = field(default_factory=list)
+    """Attempts whose answers are read to their end although nobody waits for them: what they used is known then."""
     headers: dict[str, str] = field(default_factory=dict)
     """Of the response; what is added after its first event is not sent."""
 

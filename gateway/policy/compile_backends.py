@@ -148,6 +148,7 @@ class PlacesCompiler:
             retries=spec.retries,
             edge_model=edge_model,
             drafts=spec.role == "draft",
+            read_on_s=spec.read_on or 0.0,
             max_tokens_field=spec.max_tokens_field,
         )
 

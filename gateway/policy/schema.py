@@ -17,6 +17,7 @@ from gateway.policy import values
 from gateway.retrieval.rule import StoreType
 
 LONGEST_CLASSIFICATION_S = 1.0
+LONGEST_READ_ON_S = 120.0
 _PLAIN = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 # `WithJsonSchema` says what a file may hold, for editors; the validator turns that into the gateway's units.
@@ -132,7 +133,16 @@ class BackendSpec(Spec):
     concurrency: Count | None = None
     queue: Count = 256
     retries: Tries | None = None
+    read_on: Seconds | None = None
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+
+    @model_validator(mode="after")
+    def _reads_on_within_bounds(self) -> BackendSpec:
+        if self.read_on is not None and self.type == "edge":
+            raise ValueError("the edge stops when its client leaves; remove `read_on`")
+        if self.read_on is not None and self.read_on > LONGEST_READ_ON_S:
+            raise ValueError("`read_on` is at most 2m: so long budget and connection stay taken")
+        return self
 
 
 class PriceSpec(Spec):

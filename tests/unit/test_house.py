@@ -22,6 +22,7 @@ MOST_LINES_OF_A_FUNCTION = 60
 NO_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers", "base"}
 
 TASK_OWNERS = {
+    "gateway/backends/leftovers.py": "answers read on when their client has left; the backends' context ends them",
     "gateway/budgets/ledger.py": "renewer, settler and reaper; the ledger's context ends them and settles what is open",
     "gateway/cache/flights.py": "flights, and their publishers; ended when nobody reads, at the latest by the context",
     "gateway/cache/prompts.py": "the writer of answers; the cache's context lets it finish, then ends it",

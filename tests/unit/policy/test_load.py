@@ -289,6 +289,33 @@ def test_prices_of_kinds_of_tokens(tmp_path: Path):
     assert (price.input_worst_nanousd, price.output_worst_nanousd) == (4 * 10**9, 3 * 10**9)
 
 
+def test_what_images_cost_and_what_is_read_on(tmp_path: Path):
+    """A deployment says what an image costs at most; a backend how long it is read on when a client leaves."""
+    folder = write_folder(tmp_path)
+    (folder / "more.yaml").write_text(
+        "backends:\n  slow: {type: openai, base_url: 'http://127.0.0.1:9/v1', region: eu, read_on: 20s}\n"
+        "models:\n  seeing: [{backend: slow, model: m, price: free, image_tokens: 300}]\n"
+    )
+    policy = load_policy(folder, ENVIRON)
+    [deployment] = policy.models["seeing"]
+    assert (deployment.image_tokens, deployment.backend.read_on_s) == (300, 20.0)
+    assert {(other.image_tokens, other.backend.read_on_s) for other in policy.models["large"]} == {(5_000, 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("backend", "says"),
+    [
+        ("{type: openai, base_url: 'http://127.0.0.1:9/v1', region: eu, read_on: 3m}", "at most 2m"),
+        ("{type: edge, model: smollm2-135m-instruct, read_on: 3s}", "the edge stops when its client leaves"),
+    ],
+)
+def test_answers_that_cannot_be_read_on(tmp_path: Path, backend: str, says: str):
+    """Reading on is bounded, and not for the edge."""
+    (tmp_path / "policy.yaml").write_text(f"backends:\n  one: {backend}\n")
+    with pytest.raises(PolicyError, match=says):
+        load_policy(tmp_path, ENVIRON)
+
+
 def test_shipped_policies_load_with_an_empty_environment():
     """The folder that the repository ships works on a first day: no key, no variable, OpenAI's address."""
     policy = load_policy(SHIPPED, {})
