@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Iterator
 
@@ -22,7 +23,6 @@ TENANTS = PREFIX + "ledger-tenants"
 """Whose holds a reaper has to look after: a set, so that one gateway's are found by another."""
 _HOLDS_PER_CALL = 100
 _TENANTS_PER_CALL = 200
-_NOTED_AT_MOST_AFTER_S = 1.0
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -55,7 +55,6 @@ class Leases:
         self._lease_s = lease_s
         self._open: dict[str, OpenHold] = {}
         self._tenants: set[str] = set()
-        self._noted: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -63,7 +62,15 @@ class Leases:
     def add(self, entry: OpenHold) -> None:
         """From now on its lease is renewed."""
         self._open[entry.hold.id] = entry
-        self._tenants.add(entry.terms.tenant)
+
+    async def expect(self, tenant: str, *, again: bool = False) -> None:
+        """Say, before its first hold, that a tenant may have some: whoever outlives this gateway looks after them.
+
+        `again`: the store may have lost that. When it cannot be said now, it is said in the next round.
+        """
+        if again or tenant not in self._tenants:
+            self._tenants.add(tenant)
+            await self._note_tenants({tenant})
 
     def get(self, hold_id: str) -> OpenHold | None:
         """An open hold; None if it is not open here."""
@@ -101,7 +108,7 @@ class Leases:
     async def reap(self) -> None:
         """End the leases that ran out, of whatever gateway, a few times in each lease. Runs for ever."""
         while True:
-            await self._rest(self._lease_s / 4 * random.uniform(0.8, 1.2))  # noqa: S311 spreads gateways, hides nothing
+            await asyncio.sleep(self._lease_s / 4 * random.uniform(0.8, 1.2))  # noqa: S311 spreads gateways, hides nothing
             await self._note_tenants(self._tenants)
             try:
                 tenants = [
@@ -112,21 +119,10 @@ class Leases:
             except StoreUnavailable:
                 continue
 
-    async def _rest(self, pause_s: float) -> None:
-        """Sleep; tenants that came meanwhile are noted soon, for this gateway may not live until its next round."""
-        end = asyncio.get_running_loop().time() + pause_s
-        while (left_s := end - asyncio.get_running_loop().time()) > 0:
-            await asyncio.sleep(min(left_s, _NOTED_AT_MOST_AFTER_S))
-            await self._note_tenants(self._tenants - self._noted)
-
     async def _note_tenants(self, tenants: set[str]) -> None:
-        """Say whose holds there are, if it can be said now: a store whose memory is full must still be reaped."""
         if tenants:
-            try:
-                await self._store.command("SADD", TENANTS, *sorted(tenants))
-                self._noted |= tenants
-            except StoreUnavailable:
-                self._noted -= tenants
+            with contextlib.suppress(StoreUnavailable):
+                await self._store.script(self._scripts.tenants, (TENANTS,), sorted(tenants))
 
     async def _expire(self, tenants: list[str]) -> None:
         words = (RUN, _pack(("",)))

@@ -89,7 +89,7 @@ class Ledger:
         self._memory = Memory()
         self._leases = Leases(store, self._memory, self._scripts, lease_s)
         self._recall = Recall(
-            store, self._memory, self._clock, self._scripts, lease_ms=self._lease_ms, open_holds=self._leases.of
+            store, self._memory, self._clock, self._scripts, lease_ms=self._lease_ms, leases=self._leases
         )
         self._settler = Settler(store, self._tell)
         self._local: dict[str, Hold] = {}
@@ -170,6 +170,7 @@ class Ledger:
         if not terms.limits and not rated:
             nothing = worst_case(claim, 0)
             return Hold(hold_id=hold_id, claim=claim, output_tokens=claim.output_tokens, reserved=nothing)
+        await self._leases.expect(claim.tenant)
         sent = self._store.healthy
         try:
             reply = await self._ask(claim, terms, hold_id)

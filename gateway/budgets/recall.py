@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
 
 import msgspec
 import structlog
 
-from gateway.budgets.leases import OpenHold
+from gateway.budgets.leases import Leases
 from gateway.budgets.memory import Memory, Told, recall_words
 from gateway.budgets.scripts import Scripts
 from gateway.budgets.terms import Clock, tenant_keys
@@ -35,14 +34,14 @@ class Recall:
         scripts: Scripts,
         *,
         lease_ms: int,
-        open_holds: Callable[[str], Iterable[OpenHold]],
+        leases: Leases,
     ) -> None:
         self._store = store
         self._memory = memory
         self._clock = clock
         self._scripts = scripts
         self._lease_ms = lease_ms
-        self._open_holds = open_holds
+        self._leases = leases
         self._telling: dict[str, asyncio.Lock] = {}
 
     async def tell(self, tenant: str, epoch: str) -> None:
@@ -67,6 +66,7 @@ class Recall:
                 counters=len(counters),
                 reason="the store changed",
             )
+            await self._leases.expect(tenant, again=True)
             await self._put_back(tenant, memory.epoch, seq)
 
     async def run(self) -> None:
@@ -100,7 +100,7 @@ class Recall:
                     await self.tell(tenant, epoch)
 
     async def _put_back(self, tenant: str, epoch: str, seq: int) -> None:
-        holds = [entry for entry in self._open_holds(tenant) if entry.epoch != epoch]
+        holds = [entry for entry in self._leases.of(tenant) if entry.epoch != epoch]
         if not holds:
             return
         words = _pack((epoch, self._lease_ms, *((entry.hold.id, entry.epoch, entry.seq) for entry in holds)))

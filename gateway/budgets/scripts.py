@@ -24,3 +24,4 @@ class Scripts:
         self.putback = _read("putback")
         self.left = _read("left")
         self.rebuild = _read("rebuild")
+        self.tenants = Script.read("gateway.budgets", "tenants", "lua/tenants.lua")

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+import msgspec
 
 from gateway.budgets.allowance import SHARE
 from gateway.budgets.ledger import Ledger
@@ -200,7 +201,7 @@ class Attack:
     async def _judge_tenant(self, tenant: str, bound: int, booked: int, store: Store) -> None:
         billed = sum(count for tag, count in self.backend.billed.items() if tag.startswith(f"{tenant}-"))
         entries = await self._usage_log(store, tenant)
-        logged = sum(entry["tokens"] for entry in entries if entry["how"] != "recalled")
+        logged = sum(entry["counted"] for entry in entries)
         unseen = self._compare(tenant, entries)
         self.outcome.notes[tenant] = {"billed": billed, "booked": booked, "logged": logged, "unseen": unseen}
         # What a backend went on generating for somebody who had left is estimated, and may be a few tokens short.
@@ -240,6 +241,7 @@ class Attack:
                     "id": entry[b"id"].decode(),
                     "how": entry[b"how"].decode(),
                     "tokens": int(entry[b"tokens"]),
+                    "counted": _counted(entry[b"at"]),
                     "estimated": entry[b"estimated"] == b"1",
                 }
             )
@@ -248,6 +250,12 @@ class Attack:
     def _must(self, holds: bool, rule: str) -> None:
         if not holds:
             self.outcome.broken.append(rule)
+
+
+def _counted(packed: bytes) -> int:
+    """What an entry adds to the tokens spent: after a failover it may repeat what others had told of already."""
+    booked = msgspec.msgpack.decode(packed)
+    return sum(amount for name, _, _, amount in booked if name.startswith("tokens:"))
 
 
 async def attack(seed: int, *, seconds: float, kind: str | None, keep: Path | None = None) -> Outcome:
