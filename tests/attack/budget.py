@@ -288,7 +288,10 @@ def main() -> int:
     broken = spent = 0
     for seed in range(arguments.first, arguments.first + arguments.seeds):
         started = time.monotonic()
-        outcome = asyncio.run(attack(seed, seconds=arguments.seconds, kind=arguments.kind, keep=arguments.keep))
+        try:
+            outcome = asyncio.run(attack(seed, seconds=arguments.seconds, kind=arguments.kind, keep=arguments.keep))
+        except RuntimeError as fault:
+            outcome = Outcome(seed, arguments.kind or KINDS[seed % len(KINDS)], 0, broken=[str(fault)])
         verdict = "broken" if outcome.broken else "held"
         broken += bool(outcome.broken)
         spent += outcome.notes.get("statuses", {}).get(429, 0) > 0

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 
 LIBFAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
@@ -80,6 +81,7 @@ class Gateway:
                 "FAKETIME_CACHE_DURATION": "1",
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             }
+        environ["PYTHONFAULTHANDLER"] = "1"
         self.starts += 1
         self.url = ""
         size = self._log.stat().st_size if self._log.exists() else 0
@@ -87,13 +89,17 @@ class Gateway:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, stderr=log, stdout=asyncio.subprocess.DEVNULL, env=environ
             )
-        async with asyncio.timeout(60):
-            while not self.url:
-                await asyncio.sleep(0.05)
-                found = re.search(rb'"url": ?"(http[^"]+)"', self._log.read_bytes()[size:])
-                self.url = found[1].decode() if found else ""
-                if not self.running:
-                    raise RuntimeError(f"the gateway ended:\n{self._log.read_text()[-3000:]}")
+        ends = time.monotonic() + 60
+        while not self.url:
+            await asyncio.sleep(0.05)
+            found = re.search(rb'"url": ?"(http[^"]+)"', self._log.read_bytes()[size:])
+            self.url = found[1].decode() if found else ""
+            if not self.running:
+                raise RuntimeError(f"the gateway ended:\n{self._log.read_text()[-3000:]}")
+            if time.monotonic() > ends:
+                self.signal(signal.SIGABRT)  # Python then says where it stands
+                await self._process.wait()
+                raise RuntimeError(f"the gateway did not start:\n{self._log.read_text()[-3000:]}")
 
     async def kill(self) -> None:
         if self.running:

@@ -539,7 +539,10 @@ async def is_held(store: Store) -> bool:
 
 
 async def test_store_that_is_killed(tmp_path):
-    """A killed store costs those who ask meanwhile an error; afterwards every charge is booked once."""
+    """A killed store costs those who ask meanwhile an error; afterwards every charge is booked once.
+
+    Where the store forgot a hold while it was being settled, at what it reserved: rather too much than too little.
+    """
     async with EmbeddedValkey(tmp_path) as server, Store(server.url) as store, Ledger(store) as ledger:
         booked = 0
         for turn in range(60):
@@ -555,7 +558,9 @@ async def test_store_that_is_killed(tmp_path):
                 await asyncio.sleep(0.02)
         await until(lambda: settled(ledger))
         assert 0 < booked <= 60
-        assert await left(ledger) == 1_000 - booked
+        in_doubt = sum(entry["how"] == "restored" for entry in await usage_log(store))
+        assert 1_000 - booked - in_doubt <= await left(ledger) <= 1_000 - booked
+        assert in_doubt <= 5
         assert await open_in_store(store) == 0
 
 
