@@ -144,6 +144,8 @@ class RulesCompiler:
             self._add((*path, "mode"), "edge_only needs an edge: add a backend with `type: edge`")
         if spec.when_budget_is_spent == "edge_only" and not self._places.edge_named:
             self._add((*path, "when_budget_is_spent"), "edge_only needs an edge: add a backend with `type: edge`")
+        if "models" in spec.model_fields_set and not spec.models:
+            self._add((*path, "models"), "this names no model; leave `models` out for the one that the client names")
         primary = self._deployments((*path, "models"), spec.models)
         fallback = self._deployments((*path, "fallback"), spec.fallback)
         draft = self._draft(path, spec)

@@ -41,7 +41,7 @@ class StoresCompiler:
     def _store(self, name: str, spec: StoreSpec) -> PassageStore:
         path: Path = ("stores", name)
         url = self._text((*path, "url"), spec.url).rstrip("/")
-        if spec.type == "http" and url and not _is_http(url):
+        if spec.type != "files" and url and not _is_http(url):
             self._add((*path, "url"), "expected an http:// or https:// URL, as in https://api.example.com/v1")
         region = self._text((*path, "region"), spec.region)
         return PassageStore(

@@ -7,8 +7,9 @@ there before the first of them comes. Nothing is said where the search is not th
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from gateway.classification.kinds import LABELS, UNCLASSIFIED
 from gateway.inference.deployment import Deployment
 from gateway.policy.compiled import CompiledPolicy, Route
 from gateway.policy.document import Document
@@ -51,6 +52,7 @@ def look_at_literals(policy: CompiledPolicy, document: Document, mistakes: Mista
         regions={tenant.region for tenant in tenants if tenant.region},
         headers={header for proxy in policy.trusted_proxies for header in proxy.headers},
         tenant_labels={label for tenant in tenants for label in tenant.labels},
+        labels=_labels_given(policy, document),
     )
     rules = [("constraints", rule.name, rule.when) for rule in policy.constraints]
     rules += [("routes", rule.name, rule.when) for rule in policy.routes]
@@ -66,6 +68,13 @@ def look_at_literals(policy: CompiledPolicy, document: Document, mistakes: Mista
             line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
             mark = document.mark((section, index, "when")).inside(line, column)
             (mistakes.add if odd.is_certain else mistakes.warn)(mark, f"`when`: {odd.message}")
+
+
+def _labels_given(policy: CompiledPolicy, document: Document) -> set[str]:
+    """The labels that a request gets from its tenant, from a tenant's dictionary or from the classifier."""
+    entries = [entry for tenant in document.mappings["tenants"].values() for entry in tenant.get("dictionary", [])]
+    found = {str(entry["label"]) for entry in entries}.union(*(each.tenant.labels for each in policy.tenants.values()))
+    return found.union([UNCLASSIFIED], *LABELS.values())
 
 
 def _index(document: Document, section: str, name: str) -> int:
@@ -115,9 +124,12 @@ class _Look:
             at: Path = (section, _index(self._document, section, name), "require")
             note = self._mistakes.warn if section == "invariants" or name in met else self._mistakes.add
             for place, pattern in enumerate(patterns):
-                if not pattern.endswith("*") and pattern not in regions and (near := nearest(pattern, regions)):
-                    mark = self._document.mark((*at, "region", place))
-                    note(mark, f"no backend is in `{pattern}`; did you mean `{near[0]}`?")
+                mark = self._document.mark((*at, "region", place))
+                if not pattern.endswith("*"):
+                    if pattern not in regions and (near := nearest(pattern, regions)):
+                        note(mark, f"no backend is in `{pattern}`; did you mean `{near[0]}`?")
+                elif meant := _nearest_beginning(pattern[:-1], regions):
+                    note(mark, f"no backend's region begins with `{pattern[:-1]}`; did you mean `{meant}*`?")
             for place, alternatives in enumerate(demanded):
                 for term in sorted(alternatives - terms):
                     if near := nearest(term, terms):
@@ -229,6 +241,16 @@ class _Look:
         return True
 
 
+def _nearest_beginning(beginning: str, regions: Collection[str]) -> str:
+    """What was meant where no region begins so; empty where one does, or none is near: the first may yet come."""
+    if any(region.startswith(beginning) for region in regions):
+        return ""
+    meant = beginning.removesuffix(".")  # as in a regular expression
+    known = {region[: len(meant)] for region in regions}
+    swapped = [each for each in sorted(known) if sorted(each.lower()) == sorted(meant.lower())]
+    return next(iter(swapped or nearest(meant, known)), "")
+
+
 def _thinkable_tenants(policy: CompiledPolicy) -> list[TenantFacts]:
     """Tenants that a condition could be about, next to those that there are."""
     named: dict[str, set[str]] = {"tenant.name": {""}, "tenant.region": {""}, "tenant.labels": set()}
@@ -243,12 +265,11 @@ def _thinkable_tenants(policy: CompiledPolicy) -> list[TenantFacts]:
     if len(labels) <= _MOST_LABELS:
         sets += [frozenset(some) for size in range(2, len(labels)) for some in itertools.combinations(labels, size)]
     regions = named["tenant.region"] | {"another"}
-    return [
-        TenantFacts(name, region, some)
-        for name, region, some in itertools.product(
-            sorted(named["tenant.name"] | {"another"}), sorted(regions), dict.fromkeys(sets)
-        )
-    ]
+    # Of a tenant that there is, all is known.
+    there = [TenantFacts(name, known.tenant.region, known.tenant.labels) for name, known in policy.tenants.items()]
+    others = sorted((named["tenant.name"] | {"another"}) - set(policy.tenants))
+    thinkable = itertools.product(others, sorted(regions), dict.fromkeys(sets))
+    return [*there, *(TenantFacts(name, region, some) for name, region, some in thinkable)]
 
 
 def _texts(node: Node) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.inference.deployment import Secret
+from gateway.policy.mistakes import nearest
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
@@ -59,7 +60,11 @@ class Environment:
         if parts[2] is not None:
             return parts[2]
         if found is None:
-            raise ValueError(f"{parts[1]} is not set in the environment; set it, or write `${{{parts[1]}:-{default}}}`")
+            near = nearest(parts[1], self._environ)
+            meant = f"did you mean `{near[0]}`? Else set it" if near else "set it"
+            raise ValueError(
+                f"{parts[1]} is not set in the environment; {meant}, or write `${{{parts[1]}:-{default}}}`"
+            )
         raise ValueError(f"{parts[1]} is empty in the environment; set it, or write `${{{parts[1]}:-}}` if it may be")
 
     def _file(self, name: str) -> str:

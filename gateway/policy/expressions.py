@@ -22,6 +22,7 @@ MOST_CHARACTERS = 4_000
 _COMPLAINT = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)$", re.MULTILINE)
 _UNDECLARED = re.compile(r"undeclared reference to '([^']*)'")
 _OVERLOAD = re.compile(r"found no matching overload for '_?([^'_]+)_?' applied to '\((.*)\)'")
+_NO_FIELDS = re.compile(r"expression of type '(\w+)' cannot be the operand of a select")
 _KNOWN_FUNCTIONS = (
     *("has", "all", "exists", "exists_one", "filter", "map", "size"),
     *("startsWith", "endsWith", "contains", "matches"),
@@ -110,10 +111,40 @@ class Compiler:
             hint = ""
             if overload[2] in {"double, int", "int, double"}:
                 hint = "; write 1.0 against a double and 1 against an int"
-            return f"`{overload[1]}` does not work on ({overload[2]}){hint}"
-        if "token recognition error at: '= '" in words:
-            return "`=` is no comparison; write `==`"
+            return f"`{overload[1].lstrip('@')}` does not work on ({overload[2]}){hint}"
+        operand = _NO_FIELDS.search(words)
+        if operand:
+            return f"a {operand[1]} has no fields to ask for"
+        return _plain_syntax(words)
+
+
+_UNREADABLE = re.compile(r"token recognition error at: '(.*)", re.DOTALL)
+_UNEXPECTED = re.compile(r"(?:mismatched|extraneous) input '(.*?)' expecting", re.DOTALL)
+_SIGNS = (
+    ("= ", "`=` is no comparison; write `==`"),
+    ("=>", "write `>=`"),
+    ("=<", "write `<=`"),
+    ("&", "write `&&`"),
+    ("|", "write `||`"),
+    (("“", "”", "„", "‘", "’", "«", "»"), "put texts in plain quotes: \" or '"),
+    (('"', "'"), "the quote at the end of a text is missing"),
+)
+
+
+def _plain_syntax(words: str) -> str:
+    """The parser's words about syntax, as somebody would say it who does not know its grammar."""
+    unreadable = _UNREADABLE.search(words)
+    if unreadable:
+        found = (hint for sign, hint in _SIGNS if unreadable[1].startswith(sign))
+        return next(found, f"`{unreadable[1][:20].rstrip(chr(39))}` cannot stand in a condition")
+    unexpected = _UNEXPECTED.search(words)
+    if unexpected is None:
         return words
+    if unexpected[1] == "<EOF>":
+        return "the condition ends too early: there is nothing after this"
+    return (
+        f"`{unexpected[1][:40]}` is not expected here; conditions are joined with `&&` and `||`, and negated with `!`"
+    )
 
 
 def bindings(facts: Facts, variables: Sequence[Variable]) -> dict[str, object]:

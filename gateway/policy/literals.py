@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from gateway.policy.mistakes import suggestion
+import re2
+
+from gateway.policy.facts import VARIABLES
+from gateway.policy.mistakes import nearest, suggestion
 from gateway.policy.space import entry_aspect
 from gateway.policy.syntax import Call, Constant, ListOf, Name, Node, walk
 
@@ -25,6 +29,8 @@ class Known(NamedTuple):
     tenant_labels: Iterable[str]
     headers: Iterable[str]
     """That a trusted proxy sets."""
+    labels: Iterable[str]
+    """That policy or the classifier gives to requests; clients may send others."""
 
 
 class Odd(NamedTuple):
@@ -41,12 +47,42 @@ def odd_literals(tree: Node, known: Known) -> Iterator[Odd]:
         kind, _, key = (entry_aspect(part) or "").partition(" ")
         if kind == "request.headers" and key not in (there := set(known.headers)):
             yield Odd(part.offset, f"no trusted proxy sets the header `{key}`{suggestion(key, there)}", is_certain=True)
+        if isinstance(part, Call) and part.function == "matches":
+            yield from _pattern(part.arguments[1])
+        if isinstance(part, Call) and part.function == "@in":
+            yield from _of_another_type(*part.arguments)
         if isinstance(part, Call) and part.function in _NEVER_EQUAL | {"_!=_"}:
             for asked, compared in itertools.permutations(part.arguments, 2):
                 check = _CHECKS.get(asked.name) if isinstance(asked, Name) else None
                 if check is not None:
                     for literal in _literals(compared):
                         yield from check(literal, known)
+
+
+def _pattern(node: Node) -> Iterator[Odd]:
+    """A regular expression that cannot be read would make the condition one that can never be evaluated."""
+    if isinstance(node, Constant) and isinstance(node.value, str):
+        options = re2.Options()
+        options.log_errors = False
+        try:
+            re2.compile(node.value, options)
+        except re2.error as problem:
+            words = problem.args[0].decode() if isinstance(problem.args[0], bytes) else str(problem.args[0])
+            yield Odd(node.offset, f"`{node.value[:80]}` is no regular expression: {words}", is_certain=True)
+
+
+def _of_another_type(asked: Node, among: Node) -> Iterator[Odd]:
+    """In a list of mixed types CEL compares what can never be equal."""
+    if not isinstance(asked, Name) or not isinstance(among, ListOf) or _TYPES.get(asked.name) not in _EXPECTED:
+        return
+    expected, kind = _EXPECTED[_TYPES[asked.name]]
+    for element in among.elements:
+        if isinstance(element, Constant) and type(element.value) is not expected:
+            yield Odd(element.offset, f"`{asked.name}` is never equal to this: it is {kind}", is_certain=True)
+
+
+_TYPES: Mapping[str, str] = {variable.name: variable.type for variable in VARIABLES}
+_EXPECTED = {"string": (str, "a text"), "int": (int, "a whole number"), "double": (float, "a number such as 0.5")}
 
 
 def _literals(node: Node) -> Iterator[Constant]:
@@ -73,6 +109,20 @@ def _label(literal: Constant, known: Known) -> Iterator[Odd]:
     if isinstance(value, str) and not _LABEL.fullmatch(value) and value not in set(known.tenant_labels):
         words = f"no request has the label `{value}`: labels are lower case letters, digits and _ . -"
         yield Odd(literal.offset, words, is_certain=True)
+    elif isinstance(value, str) and value not in (there := set(known.labels)):
+        near = [name for name in nearest(value, there) if _is_nearly(value, name)]
+        if near:
+            words = f"only clients give the label `{value}`; did you mean `{near[0]}`?"
+            yield Odd(literal.offset, words, is_certain=False)
+
+
+def _is_nearly(one: str, other: str) -> bool:
+    """One typing mistake away, and not the beginning of the other (`personal` and `personal.card` are two labels)."""
+    likeness = difflib.SequenceMatcher(None, one, other).ratio()
+    return likeness >= _ALIKE and not one.startswith(other) and not other.startswith(one)
+
+
+_ALIKE = 0.8
 
 
 def _hour(literal: Constant, known: Known) -> Iterator[Odd]:  # noqa: ARG001 - as the other checks

@@ -27,9 +27,14 @@ class Mark:
     text_line: int = 0
     """Where the text of a scalar begins (behind the quote); 0 where places in the text are no places in the file."""
     text_column: int = 0
+    pieces: tuple[tuple[int, int, int], ...] = ()
+    """Of a text that is folded over several lines: where in it each begins (from 0), and line and column of that."""
 
     def inside(self, line: int, column: int) -> Mark:
         """The place of the text's `line` and `column` (from 1), or of the whole scalar where that is not known."""
+        if self.pieces and line == 1:
+            begins, at, first = max(piece for piece in self.pieces if piece[0] < max(column, 1))
+            return Mark(self.file, at, first + column - 1 - begins)
         if not self.text_line:
             return self
         first_column = self.text_column if line == 1 or self.text_line != self.line else 1

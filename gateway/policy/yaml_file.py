@@ -100,10 +100,12 @@ def _is_bounded(file: str, text: str, mistakes: Mistakes) -> bool:
 
 
 def _note_yaml_error(file: str, problem: yaml.MarkedYAMLError, mistakes: Mistakes) -> None:
+    words, hint = problem.problem or "not YAML", ""
     at = problem.problem_mark or problem.context_mark
+    if "could not find expected ':'" in words:
+        at = problem.context_mark or at  # where the key begins, and not where it was given up
+        hint = "; a key has a colon and a space behind it, as in `region: eu`"
     mark = Mark(file, at.line + 1, at.column + 1) if at else Mark(file)
-    words = problem.problem or "not YAML"
-    hint = ""
     if "another document" in words or "expected a single document" in str(problem.context):
         words, hint = "a second document begins here", "; put it in a file of its own"
     elif "expected <block end>" in words or "did not find expected key" in words:
@@ -181,9 +183,27 @@ class _Builder:
             return self._block_mark(line, column)
         quotes = 1 if node.style in {"'", '"'} else 0
         width = node.end_mark.column - node.start_mark.column
-        if node.end_mark.line != node.start_mark.line or width != len(node.value) + 2 * quotes:
+        if node.end_mark.line != node.start_mark.line:
+            return Mark(self._file, line, column, pieces=self._pieces(node))
+        if width != len(node.value) + 2 * quotes:
             return Mark(self._file, line, column)
         return Mark(self._file, line, column, line, column + quotes)
+
+    def _pieces(self, node: yaml.ScalarNode) -> tuple[tuple[int, int, int], ...]:
+        """Where the lines of a folded text begin in it and in the file; nothing where it is folded in another way."""
+        if node.style in {"|", "'", '"'}:
+            return ()
+        first, last = node.start_mark.line, min(node.end_mark.line, len(self._lines) - 1)
+        found, offset = [], 0
+        for number in range(first + (node.style == ">"), last + 1):
+            line = self._lines[number]
+            begins = node.start_mark.column if number == first else len(line) - len(line.lstrip(" "))
+            text = line[begins:].rstrip()
+            if text and offset + len(text) <= len(node.value):
+                found.append((offset, number + 1, begins + 1))
+                offset += len(text) + 1
+        told = " ".join(self._lines[at - 1][begins - 1 :].rstrip() for _, at, begins in found)
+        return tuple(found) if told == node.value.rstrip("\n") else ()
 
     def _block_mark(self, line: int, column: int) -> Mark:
         first = self._lines[line] if line < len(self._lines) else ""
@@ -191,6 +211,8 @@ class _Builder:
         return Mark(self._file, line, column, line + 1, indent + 1)
 
 
+_BOOLEANS = frozenset({"true", "false", "yes", "no", "on", "off"})
+"""What YAML 1.1 reads as a boolean; after a tag `!!bool` anything may stand."""
 _KIND_NAMES = {"bool": "boolean", "int": "number", "float": "number", "null": "null", "value": "default value"}
 
 
@@ -199,7 +221,7 @@ def _scalar(node: yaml.ScalarNode, kind: str) -> Scalar:
     text = str(node.value)
     if kind == "null":
         return None
-    if kind == "bool":
+    if kind == "bool" and text.lower() in _BOOLEANS:
         return text.lower() == "true" if text.lower() in {"true", "false"} else Word(text)
     if kind == "int" and _INTEGER.fullmatch(text):
         return int(text)
