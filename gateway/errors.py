@@ -6,6 +6,7 @@
     │   │   └── FieldUnsupported     400 a deployment has no word for a field; another may have one
     │   ├── InvalidHTTP              ··· no HTTP, a head that is too long or too slow, an expectation that is not met
     │   ├── Unauthenticated          401 no key, or a wrong one
+    │   ├── IdentityUnavailable      503 the keys of a token's issuer cannot be fetched now
     │   ├── PolicyDenied             403 constraints left no deployment
     │   ├── UnknownModel             404 no model of that name for this tenant
     │   ├── NotFound                 404 no such URL or object
@@ -81,6 +82,11 @@ class FirstdraftError(Exception):
         return {"retry-after": str(max(1, round(self.retry_after_s)))}
 
 
+def _header_text(message: str) -> str:
+    """What may stand in a quoted string of a header."""
+    return "".join(sign if " " <= sign <= "~" and sign not in '"\\' else "'" for sign in message[:200])
+
+
 # --- the client's ---------------------------------------------------------------------------------------------
 
 
@@ -116,6 +122,23 @@ class Unauthenticated(RequestError):
 
     status = 401
     code = "invalid_api_key"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What HTTP wants to be said with each 401; of a token that is no good, why."""
+        why = ""
+        if self.code == "invalid_token":
+            why = f', error="invalid_token", error_description="{_header_text(self.message)}"'
+        return {**super().headers, "www-authenticate": f'Bearer realm="firstdraft"{why}'}
+
+
+class IdentityUnavailable(RequestError):
+    """Whether a token is good cannot be told now: its issuer's keys cannot be fetched."""
+
+    status = 503
+    type = "server_error"
+    code = "identity_unavailable"
+    retryable = True
 
 
 class PolicyDenied(RequestError):

@@ -49,6 +49,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.snapshot import EdgeSnapshot, Snapshot
+from gateway.tenants.vouching import Vouching
 
 _RECENT_REQUESTS = 1_000
 _RETIRE_EVERY_S = 5.0
@@ -164,6 +165,7 @@ class Services:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while the gateway drains and no request is in flight."""
     edge_was_warm: bool = False
+    vouching: Vouching = field(default_factory=Vouching)
     jobs: Jobs = field(init=False)
     loopback: bool = field(init=False)
     """Only this machine can connect; worked out once."""
@@ -334,6 +336,9 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
             started_at=int(time.time()),
         )
         stack.callback(services.log.close)
+        await stack.enter_async_context(services.vouching)
+        if policy.current.issuers:
+            services.vouching.load()
         services.jobs = await stack.enter_async_context(_jobs(services))
         for work, name in (
             (_retire_backends(services), "retire backends"),

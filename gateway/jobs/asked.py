@@ -61,4 +61,4 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 def policy_has_key(policy: CompiledPolicy, tenant: str, key: str) -> bool:
     """A key of that name of the tenant's stands in the policy."""
-    return any((tenant, key) == owner for owner in policy.keys.values())
+    return any((tenant, key) == owner[:2] for owner in policy.keys.values())

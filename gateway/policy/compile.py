@@ -11,6 +11,7 @@ from dataclasses import replace
 from gateway.inference.deployment import Deployment
 from gateway.policy.compile_backends import PlacesCompiler
 from gateway.policy.compile_classification import with_classifiers
+from gateway.policy.compile_issuers import compile_issuers
 from gateway.policy.compile_rules import RulesCompiler
 from gateway.policy.compile_stores import StoresCompiler
 from gateway.policy.compile_tenants import TenantsCompiler
@@ -55,6 +56,7 @@ def compile_policy(document: Document, environment: Environment, mistakes: Mista
         stores=stores,
         tenants=with_classifiers(tenant_policies, specs.tenants),
         keys=tenants.keys,
+        issuers=compile_issuers(specs, document, mistakes),
         keyless_tenant=tenants.keyless,
         edge=places.edge,
         edges=tuple(places.edges.values()),

@@ -10,7 +10,7 @@ from gateway.policy.schema import BudgetSpec, RateSpec, TenantSpec
 from gateway.policy.validate import Specs
 from gateway.policy.values import rolling_s
 from gateway.policy.yaml_file import Path
-from gateway.tenants.tenant import Tenant
+from gateway.tenants.tenant import KeyOwner, Tenant
 
 _SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0}
 
@@ -19,7 +19,7 @@ class TenantsCompiler:
     """Compiles all tenants; afterwards `keys` says whose each hash is, and `keyless` who needs none."""
 
     def __init__(self, document: Document, mistakes: Mistakes) -> None:
-        self.keys: dict[str, tuple[str, str]] = {}
+        self.keys: dict[str, KeyOwner] = {}
         self.keyless: str | None = None
         self._document = document
         self._mistakes = mistakes
@@ -52,13 +52,13 @@ class TenantsCompiler:
         for index, key in enumerate(spec.keys):
             at = (*path, "keys", index)
             if key.sha256 in self.keys:
-                owner, name = self.keys[key.sha256]
+                owner, name, _ = self.keys[key.sha256]
                 mark = self._document.mark((*at, "sha256"))
                 self._mistakes.add(mark, f"this key is already `{name}` of tenant `{owner}`; a key belongs to one")
             if key.name in names:
                 self._mistakes.add(self._document.mark((*at, "name")), f"`{key.name}` is named twice")
             names.add(key.name)
-            self.keys.setdefault(key.sha256, (tenant, key.name))
+            self.keys.setdefault(key.sha256, KeyOwner(tenant, key.name, key.not_after))
 
     def _limits(self, path: Path, spec: TenantSpec) -> tuple[Limit, ...]:
         limits: list[Limit] = []

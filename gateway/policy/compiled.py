@@ -22,7 +22,8 @@ from gateway.policy.expressions import Condition
 from gateway.policy.pools import Course
 from gateway.policy.rule_index import RuleIndex
 from gateway.retrieval.rule import PassageStore, RetrievalRule
-from gateway.tenants.tenant import Tenant
+from gateway.tenants.issuer import Issuer
+from gateway.tenants.tenant import KeyOwner, Tenant
 
 
 class Mode(StrEnum):
@@ -296,8 +297,10 @@ class CompiledPolicy:
     invariants: tuple[Invariant, ...]
     trusted_proxies: tuple[TrustedProxy, ...] = ()
     tenants: dict[str, TenantPolicy]
-    keys: dict[str, tuple[str, str]]
-    """SHA-256 of an API key in hex -> names of tenant and key."""
+    keys: dict[str, KeyOwner]
+    """By the SHA-256 of an API key, in hex."""
+    issuers: tuple[Issuer, ...] = ()
+    """Whose signed tokens stand for tenants, beside keys."""
     keyless_tenant: str | None
     edge: Deployment | None
     """The first edge's deployment: what drafts, and what a spent budget is left with, unless the policy says more."""

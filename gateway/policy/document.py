@@ -11,7 +11,7 @@ from gateway.policy.mistakes import Mark, Mistakes, nearest, suggestion
 from gateway.policy.yaml_file import MOST_BYTES, Path, Tree, read_tree
 
 MAPPINGS = ("backends", "models", "stores", "tenants")
-LISTS = ("constraints", "routes", "invariants", "trusted_proxies")
+LISTS = ("constraints", "routes", "invariants", "trusted_proxies", "issuers")
 SECTIONS = (*MAPPINGS, *LISTS)
 MOST_FILES = 200
 _MAKE_ONE = "; `firstdraft init DIR` writes a first policy folder"

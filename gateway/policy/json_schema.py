@@ -19,6 +19,7 @@ from gateway.policy.schema import (
     TenantSpec,
     TrustedProxySpec,
 )
+from gateway.policy.schema_issuers import IssuerSpec
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _ENTRIES: dict[str, type[Spec]] = {
@@ -30,6 +31,7 @@ _ENTRIES: dict[str, type[Spec]] = {
     "routes": RouteSpec,
     "invariants": InvariantSpec,
     "trusted_proxies": TrustedProxySpec,
+    "issuers": IssuerSpec,
 }
 
 

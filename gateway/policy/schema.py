@@ -69,6 +69,11 @@ Weight = Annotated[
 Sha256 = Annotated[
     str, BeforeValidator(values.sha256), WithJsonSchema({"type": "string", "pattern": "^[0-9a-fA-F]{64}$"})
 ]
+Instant = Annotated[
+    float,
+    BeforeValidator(values.instant),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-12-31T00:00:00Z"]}),
+]
 Alternatives = Annotated[
     frozenset[str],
     BeforeValidator(values.alternatives),
@@ -398,6 +403,7 @@ class KeySpec(Spec):
 
     name: PlainName
     sha256: Sha256
+    not_after: Instant | None = None
 
 
 class BudgetSpec(Spec):

@@ -27,6 +27,7 @@ from gateway.policy.schema import (
     TenantSpec,
     TrustedProxySpec,
 )
+from gateway.policy.schema_issuers import IssuerSpec
 from gateway.policy.yaml_file import Path
 
 _EXPECTED = {"list_type": "a list, as in `[a, b]`", "model_type": "a mapping", "dict_type": "a mapping"}
@@ -46,6 +47,7 @@ class Specs:
     routes: list[tuple[Path, RouteSpec]] = field(default_factory=list)
     invariants: list[tuple[Path, InvariantSpec]] = field(default_factory=list)
     trusted_proxies: list[tuple[Path, TrustedProxySpec]] = field(default_factory=list)
+    issuers: list[tuple[Path, IssuerSpec]] = field(default_factory=list)
 
 
 def validate(document: Document, mistakes: Mistakes) -> Specs:
@@ -59,6 +61,7 @@ def validate(document: Document, mistakes: Mistakes) -> Specs:
     specs.routes = check.listed("routes", RouteSpec)
     specs.invariants = check.listed("invariants", InvariantSpec)
     specs.trusted_proxies = check.listed("trusted_proxies", TrustedProxySpec)
+    specs.issuers = check.listed("issuers", IssuerSpec)
     for name, entries in document.mappings["models"].items():
         path: Path = ("models", name)
         check.name(path, name, values.name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from datetime import datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -242,6 +243,18 @@ def sha256(value: object) -> str:
     if not _SHA256.fullmatch(found):
         raise ValueError("expected the SHA-256 of a key, 64 hex digits; `firstdraft keys new TENANT` makes one")
     return found
+
+
+def instant(value: object) -> float:
+    """A moment as Unix time in seconds, from `2026-12-31T00:00:00Z`; without a zone it would be anybody's."""
+    found = text(value)
+    try:
+        moment = datetime.fromisoformat(found)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError(f"`{found[:80]}` is no moment with a time zone; write `2026-12-31T00:00:00Z`")
+    return moment.timestamp()
 
 
 def alternatives(value: object) -> frozenset[str]:

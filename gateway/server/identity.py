@@ -1,7 +1,8 @@
-"""Who asks: the tenant of an API key."""
+"""Who asks: the tenant of an API key, or of a signed token."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from gateway.policy.compiled import CompiledPolicy
 from gateway.server.proxies import is_passed_on
 from gateway.tenants.keys import KEY_PREFIX, hash_key, presented_key
 from gateway.tenants.tenant import Identity
+from gateway.tenants.vouching import Vouching
 
 
 def identify(policy: CompiledPolicy, headers: Mapping[str, str], *, loopback: bool) -> Identity:
@@ -25,8 +27,10 @@ def identify(policy: CompiledPolicy, headers: Mapping[str, str], *, loopback: bo
     key = presented_key(headers)
     found = None if key is None else policy.keys.get(hash_key(key))
     if found is not None:
-        tenant, name = found
-        return Identity(tenant=policy.tenants[tenant].tenant, key=name)
+        tenant, name, not_after = found
+        if not_after is not None and time.time() >= not_after:
+            raise Unauthenticated(f"This API key has expired. Ask for the tenant's current one, beside {name!r}.")
+        return Identity(tenant=policy.tenants[tenant].tenant, key=name, until=not_after)
     if policy.keyless_tenant is not None and loopback and not (key or "").startswith(KEY_PREFIX):
         refuse_strangers(headers)
         return Identity(tenant=policy.tenants[policy.keyless_tenant].tenant)
@@ -35,6 +39,35 @@ def identify(policy: CompiledPolicy, headers: Mapping[str, str], *, loopback: bo
         raise Unauthenticated(message, code="missing_api_key")
     message = "This API key is not known here. Check the key, or ask the platform team for one."
     raise Unauthenticated(message)
+
+
+async def identify_token(policy: CompiledPolicy, token: str, vouching: Vouching) -> Identity:
+    """Find whom a signed token stands for.
+
+    Raises:
+        Unauthenticated: it is no good, or its tenant is not known here.
+        IdentityUnavailable: that cannot be told now.
+    """
+    vouched = await vouching.check(token, policy.issuers)
+    known = policy.tenants.get(vouched.tenant)
+    if known is None:
+        message = f"This token is not accepted: its tenant {vouched.tenant[:64]!r} is not known here."
+        raise Unauthenticated(message, code="invalid_token")
+    return Identity(
+        tenant=known.tenant,
+        key=vouched.issuer.name,
+        feature=vouched.feature,
+        labels=vouched.labels,
+        until=vouched.until,
+    )
+
+
+def token_in(policy: CompiledPolicy, headers: Mapping[str, str]) -> str | None:
+    """The signed token that a request brings, where policy takes any: three parts, which no key of ours has."""
+    if not policy.issuers:
+        return None
+    key = presented_key(headers)
+    return key if key is not None and key.count(".") == 2 and key.startswith("ey") else None
 
 
 def refuse_strangers(headers: Mapping[str, str]) -> None:

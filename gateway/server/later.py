@@ -14,6 +14,7 @@ from gateway.jobs.asked import Asked, Who, policy_has_key
 from gateway.jobs.later import Job
 from gateway.server.body import read_body
 from gateway.server.keys import DECISION_HEADERS, IDENTITY, POLICY, RECORD, SERVICES
+from gateway.server.said import said_feature, said_labels
 from gateway.server.serving import exchange_of
 
 MOST_WAIT_S = 60.0
@@ -48,7 +49,7 @@ def who_asks(http: web.Request, feature: str) -> Who:
         key_in_policy=policy_has_key(policy, identity.tenant.name, identity.key),
         labels=tuple(sorted(identity.tenant.labels)),
         feature=feature,
-        said_labels=",".join(http.headers.getall("x-firstdraft-labels", ())),
+        said_labels=said_labels(http),
         believed=policy.believed(http.remote, lambda name: http.headers.getall(name, ())),
     )
 
@@ -66,7 +67,7 @@ async def begin(
         url=url,
         id=f"{prefix}{http[RECORD].request_id.removeprefix('req-')}",
         body=await read_body(http),
-        who=who_asks(http, feature_of(http.headers.get("x-firstdraft-feature", ""), request)),
+        who=who_asks(http, feature_of(said_feature(http), request)),
         created=int(time.time()),
         job=job,
         draft=draft,

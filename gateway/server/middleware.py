@@ -21,7 +21,7 @@ from gateway.errors import (
     Unauthenticated,
 )
 from gateway.server.error_shape import error_shape
-from gateway.server.identity import identify
+from gateway.server.identity import identify, identify_token, token_in
 from gateway.server.keys import (
     ASKED,
     DECISION_HEADERS,
@@ -152,7 +152,11 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
     for name in ("authorization", "x-api-key"):
         if len(request.headers.getall(name, ())) > 1:
             raise Unauthenticated(f"The header {name} was sent more than once: send one key.")
-    identity = identify(policy, request.headers, loopback=services.loopback)
+    token = token_in(policy, request.headers)
+    if token is None:
+        identity = identify(policy, request.headers, loopback=services.loopback)
+    else:
+        identity = await identify_token(policy, token, services.vouching)
     record = request[RECORD]
     record.tenant, record.key = identity.tenant.name, identity.key
     request[IDENTITY] = identity

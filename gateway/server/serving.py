@@ -30,6 +30,7 @@ from gateway.server.keys import (
     STARTED,
     STREAMS,
 )
+from gateway.server.said import said_feature, said_labels
 from gateway.server.shortcut import fixed_bytes
 from gateway.server.streaming import STREAM_HEADERS, StreamReply
 from gateway.server.surface import Surface
@@ -133,7 +134,7 @@ def exchange_of(http: web.Request, request: InferenceRequest) -> Exchange:
     """Put what the body and the headers say into one exchange, and note it in the record."""
     record = http[RECORD]
     record.surface, record.model, record.stream = request.surface, request.model, request.stream
-    record.feature = feature_of(http.headers.get("x-firstdraft-feature", ""), request)
+    record.feature = feature_of(said_feature(http), request)
     traceparent = http.headers.get("traceparent", "")
     exchange = Exchange(
         request=request,
@@ -142,7 +143,7 @@ def exchange_of(http: web.Request, request: InferenceRequest) -> Exchange:
         record=record,
         started=http[STARTED],
         feature=record.feature,
-        labels=",".join(http.headers.getall("x-firstdraft-labels", ())),
+        labels=said_labels(http),
         believed=http[POLICY].believed(http.remote, lambda name: http.headers.getall(name, ())),
         cache_control=control.parse(",".join(http.headers.getall("cache-control", ()))),
         traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None,

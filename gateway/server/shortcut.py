@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -76,6 +77,10 @@ class Shortcut:
             return None
         started = asyncio.get_running_loop().time()
         repeatable = known.repeatable
+        until = repeatable.exchange.identity.until
+        if until is not None and time.time() >= until:
+            self._forget(asked)
+            return None
         if repeatable.exchange.policy is not services.policy.current or not services.pipeline.holds(repeatable):
             self._forget(asked)
             return None

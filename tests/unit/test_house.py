@@ -39,6 +39,7 @@ TASK_OWNERS = {
     "gateway/server/tls.py": "the watch over the certificate; its context ends it",
     "gateway/server/workers.py": "two waits raced against each other; both are cancelled and awaited at once",
     "gateway/services.py": "closing backends that policy dropped; the services' context ends it",
+    "gateway/tenants/issuer_keys.py": "a fetch of an issuer's keys; `Tokens` ends it",
     "gateway/store/link.py": "the connection and the probe of a server that failed; the store's context ends both",
     "gateway/store/servers.py": "finding a Cluster's nodes, and following them; the store's context ends both",
     "gateway/store/embedded.py": "the watch over the embedded store; its context ends it",

@@ -12,6 +12,7 @@ from gateway.server.body import read_body
 from gateway.server.keys import IDENTITY, SERVICES
 from gateway.server.later import who_asks
 from gateway.server.pages import limit_of, wanted_of
+from gateway.server.said import said_feature
 from gateway.wire.openai_files import BatchObject, decode_batch, encode_object, encode_page
 
 _MOST = 100
@@ -26,7 +27,7 @@ async def create(http: web.Request) -> web.Response:
     """
     jobs, tenant = http.app[SERVICES].jobs, http[IDENTITY].tenant.name
     wanted = decode_batch(await read_body(http))
-    feature = checked_feature(http.headers.get("x-firstdraft-feature", ""))
+    feature = checked_feature(said_feature(http))
     file = await jobs.files.get(tenant, wanted.input_file_id)
     if file is None or file.of_batch:
         message = f"There is no uploaded file {wanted.input_file_id[:100]!r}: it was deleted, or has expired."

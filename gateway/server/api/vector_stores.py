@@ -13,6 +13,7 @@ from gateway.retrieval.rule import PassageStore
 from gateway.routing.decide import searchable
 from gateway.server.body import read_body
 from gateway.server.keys import IDENTITY, POLICY, RECORD, SERVICES
+from gateway.server.said import said_labels
 from gateway.tenants.tenant import Tenant
 from gateway.wire.openai_search import FoundText, SearchRequest, as_prompt, decode_search, encode_found
 
@@ -27,10 +28,9 @@ async def search(http: web.Request) -> web.Response:
     """
     asked = decode_search(await read_body(http))
     policy, tenant = http[POLICY], http[IDENTITY].tenant
-    given = ",".join(http.headers.getall("x-firstdraft-labels", ()))
     named = labels.gather(
         tenant=tenant.labels,
-        header=given,
+        header=said_labels(http),
         metadata="",
         found=policy.tenants[tenant.name].found_in(as_prompt(asked)).labels,
     )

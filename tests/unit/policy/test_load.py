@@ -159,7 +159,7 @@ def test_tenant_has_its_keys_budgets_and_rate(tmp_path: Path):
     assert acme.rate == Rate(requests=600, tokens=200_000, per_s=60.0)
     assert acme.when_store_is_gone == "closed"
     assert not acme.share_prefixes
-    assert policy.keys == {HASH: ("acme", "prod")}
+    assert policy.keys == {HASH: ("acme", "prod", None)}
     assert policy.keyless_tenant == "guest"
 
 

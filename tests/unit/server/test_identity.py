@@ -1,3 +1,4 @@
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -5,14 +6,14 @@ import pytest
 from gateway.errors import Unauthenticated
 from gateway.server.identity import identify
 from gateway.tenants.keys import hash_key, make_key
-from gateway.tenants.tenant import Tenant
+from gateway.tenants.tenant import KeyOwner, Tenant
 
 PLAIN, HASHED = make_key()
 
 
 def policy(keyless=None):
     tenants = {name: SimpleNamespace(tenant=Tenant(name=name)) for name in ("acme", "local")}
-    return SimpleNamespace(tenants=tenants, keys={HASHED: ("acme", "prod")}, keyless_tenant=keyless)
+    return SimpleNamespace(tenants=tenants, keys={HASHED: KeyOwner("acme", "prod")}, keyless_tenant=keyless)
 
 
 def test_a_key_stands_for_its_tenant():
@@ -47,7 +48,7 @@ def test_a_placeholder_is_no_key():
 def test_a_known_key_counts_whatever_it_looks_like():
     """A key that policy knows is never taken for a placeholder."""
     known = policy("local")
-    known.keys[hash_key("test")] = ("acme", "old")
+    known.keys[hash_key("test")] = KeyOwner("acme", "old")
     assert identify(known, {"x-api-key": "test"}, loopback=True).tenant.name == "acme"
 
 
@@ -78,3 +79,20 @@ def test_a_wrong_key_of_ours_is_refused_even_where_none_is_needed():
     """A mistyped key must not be charged to the keyless tenant."""
     with pytest.raises(Unauthenticated):
         identify(policy("local"), {"x-api-key": "fd-mistyped"}, loopback=True)
+
+
+def test_a_key_ends_when_it_says():
+    """Until then it works, beside a newer one; afterwards it is told that it has expired."""
+    known = policy()
+    known.keys[HASHED] = KeyOwner("acme", "prod", time.time() + 60)
+    assert identify(known, {"x-api-key": PLAIN}, loopback=True).until > time.time()
+    known.keys[HASHED] = KeyOwner("acme", "prod", time.time() - 1)
+    with pytest.raises(Unauthenticated, match="expired"):
+        identify(known, {"x-api-key": PLAIN}, loopback=True)
+
+
+def test_nothing_without_a_key_comes_through_a_proxy():
+    """Who is behind a proxy on this machine is not on this machine."""
+    for name in ("x-forwarded-for", "forwarded"):
+        with pytest.raises(Unauthenticated):
+            identify(policy("local"), {"host": "127.0.0.1", name: "for=127.0.0.1"}, loopback=True)
