@@ -53,9 +53,14 @@ def make(tmp_path, cache):
     """A function that makes a pipeline with an edge that follows a script."""
     (tmp_path / "policy.yaml").write_text(POLICY)
     policy = load_policy(tmp_path, {})
+    text = POLICY.replace("max_output_tokens: 100}", "max_output_tokens: 100, scoring: {api: vllm}}")
+    text = text.replace("output: 2}", "output: 200}")
+    (tmp_path / "policy.yaml").write_text(text.replace("cascade: {", "refine: {score: {least: -2}}, cascade: {"))
+    scoring_policy = load_policy(tmp_path, {})
 
-    def made(edge, cloud, *, confidence, **ledger):
-        world = World(policy, cloud, cache, **ledger)
+    def made(edge, cloud, *, confidence, scores=(), **ledger):
+        world = World(scoring_policy if scores else policy, cloud, cache, **ledger)
+        world.pipeline._backends.scores = list(scores)
         world.scripts["edge"] = Script(edge)
         world.pipeline._backends.estimate = lambda _edge, _found: confidence
         status = EdgeStatus(state="warm", n_ctx=8192)
@@ -120,3 +125,27 @@ async def test_a_client_that_leaves_while_the_edge_answers_pays_for_it(make):
     assert charge.estimated
     assert charge.output_tokens == 4
     assert world.scripts["cloud"].calls == []
+
+
+async def test_a_draft_that_a_score_lets_stand_is_charged_with_its_read_and_kept(make):
+    """The edge's answer at its price, the read at the larger model's; both within what was held before the read."""
+    world = make(ANSWER, FINAL, confidence=0.1, scores=[(-0.1, -0.2)])
+    told = await world.ask()
+    assert (told.record.cascade, told.record.score, told.record.deployment) == ("scored", "kept", EDGE)
+    (charge,) = world.ledger.charged
+    assert charge.tokens == 13 + 101
+    assert charge.nanousd == 9 * 100 + 4 * 500 + 100 * 1_000 + 200_000
+    (extended,) = world.ledger.extended
+    assert extended.tokens >= charge.tokens
+    assert extended.nanousd >= charge.nanousd
+    assert (await world.ask()).record.cache == "hit"
+
+
+async def test_a_score_that_refines_is_in_the_hold_with_the_answer(make):
+    """Read and answer are both charged, and never more than was held."""
+    world = make(ANSWER, FINAL, confidence=0.1, scores=[(-9.0,)])
+    told = await world.ask()
+    assert (told.record.score, told.record.deployment) == ("refined", "cloud/m")
+    (charge,) = world.ledger.charged
+    assert charge.tokens == 13 + 101
+    assert all(extended.tokens >= charge.tokens for extended in world.ledger.extended)
