@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Iterable
+from dataclasses import replace
 
 import aiohttp
+import msgspec
 
 from gateway.backends.call import Call
 from gateway.backends.connection import Connections
@@ -94,9 +96,10 @@ class OpenAIBackend:
         try:
             await self._ask_once(attempt, emit)
         except BackendRefused as error:
-            if not (self._takes_usage_option and attempt.is_about_usage_option(error)):
+            if self._takes_usage_option and attempt.is_about_usage_option(error):
+                self._takes_usage_option = False
+            elif not attempt.leaves_prediction_out(error):
                 raise
-            self._takes_usage_option = False
             await self._ask_once(attempt, emit)
 
     async def _ask_once(self, attempt: _Attempt, emit: Emit) -> None:
@@ -157,6 +160,14 @@ class _Attempt:
         """The backend refused the request because of an option that the gateway added to it."""
         named = error.body is not None and b"stream_options" in error.body
         return self._call.request.stream and error.status in _UNKNOWN_FIELD and named
+
+    def leaves_prediction_out(self, error: BackendRefused) -> bool:
+        """Asked without the prediction that the gateway added, the backend may do what it has just refused to do."""
+        call = self._call
+        if not call.request.prediction or error.status not in _UNKNOWN_FIELD:
+            return False
+        self._call = replace(call, request=msgspec.structs.replace(call.request, prediction=""))
+        return True
 
     async def send(self, connections: Connections, *, ask_usage: bool) -> aiohttp.ClientResponse:
         call = self._call

@@ -103,6 +103,17 @@ async def test_the_draft_goes_along_as_a_prediction(start, gpu):
     assert used["tokens"] == answer["usage"]["total_tokens"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_backend_that_knows_no_prediction_is_asked_without(start, gpu, stream):
+    """What the gateway added and the backend refuses is no error of the client's."""
+    gpu.default = Script(text=FINAL, refuses_prediction=True)
+    gateway = await start("prediction: true", "")
+    status, _, answer = await chat(gateway, stream=stream)
+    assert status == 200
+    assert (content(answer) if stream else answer["choices"][0]["message"]["content"]) == FINAL
+    assert ["prediction" in request.json for request in gpu.requests] == [True, False]
+
+
 async def test_messages_take_a_prediction_through_the_hub(start, gpu):
     """Another schema's client gains from it as well, and sees nothing of it."""
     gateway = await start("prediction: true", "")

@@ -19,6 +19,8 @@ class Script(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     finish_reason: str | None = "stop"
     usage: Literal["chunk", "finish", "every", "none"] = "chunk"
     """In a chunk of its own, on the chunk with the finish reason, on every chunk, or nowhere."""
+    refuses_prediction: bool = False
+    """`prediction` is answered with 400."""
     refuses_usage_option: bool = False
     """`stream_options` is answered with 400."""
     done: bool = True

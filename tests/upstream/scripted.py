@@ -142,7 +142,9 @@ class _Performance:
             await asyncio.sleep(3600)
         await asyncio.sleep(script.head_after_s)
         if script.refuses_usage_option and "stream_options" in self._body:
-            return self._refuse_option()
+            return self._refuse_option("stream_options")
+        if script.refuses_prediction and "prediction" in self._body:
+            return self._refuse_option("prediction")
         stream = bool(self._body.get("stream"))
         if script.body is not None or script.status >= 300 or not stream:
             return await self._whole()
@@ -162,8 +164,8 @@ class _Performance:
             transport.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/ev")
         return self._end_connection()
 
-    def _refuse_option(self) -> web.Response:
-        error = {"message": "Unknown field: stream_options", "type": "invalid_request_error", "param": "stream_options"}
+    def _refuse_option(self, field: str) -> web.Response:
+        error = {"message": f"Unknown field: {field}", "type": "invalid_request_error", "param": field}
         return web.json_response({"error": {**error, "code": None}}, status=400)
 
     # --- a whole answer ---------------------------------------------------------------------------------------
