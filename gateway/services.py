@@ -232,6 +232,7 @@ class Services:
             policy=self.policy.current.version,
             policy_refused=self.policy.refused is not None,
             store_up=self.store.healthy,
+            jobs_running=self.jobs.running,
             edges=[await _edge_snapshot(edge) for edge in self.backends.edges],
         )
 

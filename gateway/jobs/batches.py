@@ -77,6 +77,7 @@ class Batches:
         self._queue = queue
         self._owner = owner
         self._lease_ms = int(lease_s * 1000)
+        self._begin = Script.read("gateway.jobs", "batch begin", "lua/begin.lua")
         self._take, self._keep, self._result, self._done, self._over = (
             Script.read("gateway.jobs", f"batch {name}", "lua/batch.lua", f"lua/{name}.lua")
             for name in ("take", "keep", "result", "done", "over")
@@ -111,8 +112,8 @@ class Batches:
         name = batch_name(who.tenant, spec.id)
         lines = [word for piece, count in enumerate(spec.pieces) for word in (f"lines:{piece}", count)]
         words = ("spec", self._files.codec.close(_pack(spec), name), "ends", spec.ends, "pieces", len(spec.pieces))
-        await self._store.command("HSET", name, "state", "validating", "next", 0, *words, *lines)
-        await self._store.command("EXPIRE", name, seconds + _KEPT_S)
+        args = (seconds + _KEPT_S, "state", "validating", "next", 0, *words, *lines)
+        await self._store.script(self._begin, (name,), args)
         await self._store.command("ZADD", _order_of(who.tenant), time.time_ns() // 1_000, spec.id)
         await self._store.command("EXPIRE", _order_of(who.tenant), 2 * _KEPT_S)
         await self._queue.add(name, min(TICKETS, len(spec.pieces)))
@@ -148,7 +149,16 @@ class Batches:
             found = {int(line): note for line, note in zip(notes[::2], notes[1::2], strict=True)}
             lines = [(line, note) for line, note in sorted(found.items()) if (note[:1] == b"e") == meta.errors]
             if lines:
-                yield b"".join(self._files.codec.open(note[1:], f"{meta.of_batch}:{line}") for line, note in lines)
+                yield b"".join(self._files.opened(note[1:], f"{meta.of_batch}:{line}") for line, note in lines)
+
+    async def forget_content(self, meta: FileMeta) -> None:
+        """Take the results, or the errors, of a batch out of the store. Raises StoreUnavailable."""
+        for piece in range(len(meta.pieces)):
+            name = _results(meta.of_batch, piece)
+            notes = await self._store.command("HGETALL", name)
+            pairs = zip(notes[::2], notes[1::2], strict=True)
+            if lines := [line for line, note in pairs if (note[:1] == b"e") == meta.errors]:
+                await self._store.command("HDEL", name, *lines)
 
     # --- for workers ------------------------------------------------------------------------------------------
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from gateway.errors import InvalidRequest
-from gateway.inference.request import InferenceRequest
+from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.wire import openai_chat, openai_completions, openai_embeddings, openai_responses
 from gateway.wire.writers import MakeAnswer
 
@@ -41,4 +43,4 @@ def decode_line(url: str, body: bytes) -> InferenceRequest:
         raise InvalidRequest("A line of a batch cannot be streamed: leave 'stream' out.", param="stream")
     if openai_responses.is_background(request):
         raise InvalidRequest("A line of a batch waits anyway: leave 'background' out.", param="background")
-    return request
+    return msgspec.structs.replace(request, draft=DraftWish.OFF)  # nobody would see it

@@ -30,6 +30,7 @@ KEPT_S = 7 * 86_400
 MOST_FILE_BYTES = 100 * 1024 * 1024
 _MOST_FILES = 1_000
 _GROWING_S = 3_600
+"""How long the pieces of an unfinished upload are kept, should its gateway die."""
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -72,9 +73,9 @@ class Files:
         self.most_bytes = most_bytes
         self._reserve = Script.read("gateway.jobs", "reserve", "lua/reserve.lua")
 
-    def upload(self, tenant: str, *, life_s: int = KEPT_S) -> Upload:
+    def upload(self, tenant: str) -> Upload:
         """A new file, to be filled."""
-        return Upload(self, tenant, life_s)
+        return Upload(self, tenant)
 
     async def get(self, tenant: str, file_id: str) -> FileMeta | None:
         """The tenant's file of that id; None: there is none, or no longer. Raises StoreUnavailable."""
@@ -92,7 +93,19 @@ class Files:
         """A piece of an uploaded file; None: it is gone. Raises StoreUnavailable."""
         name = f"{file_name(tenant, file_id)}:{number}"
         data = await self._store.get(name)
-        return None if data is None else self.codec.open(data, name)
+        return None if data is None else self.opened(data, name)
+
+    def opened(self, data: bytes, name: str) -> bytes:
+        """What was kept under a name.
+
+        Raises:
+            NotFound: it cannot be read: its key is not here any more.
+        """
+        try:
+            return self.codec.open(data, name)
+        except (zlib.error, ValueError) as error:
+            structlog.get_logger().warning("file_unreadable", reason=str(error))
+            raise NotFound("What was kept of this file cannot be read any more.") from None
 
     async def content(self, tenant: str, meta: FileMeta) -> AsyncIterator[bytes]:
         """An uploaded file's bytes, piece by piece.
@@ -117,13 +130,9 @@ class Files:
         found = await asyncio.gather(*(self.get(tenant, file_id) for file_id in ids))
         return [meta for meta in found if meta is not None]
 
-    async def delete(self, tenant: str, file_id: str) -> bool:
-        """Forget a file; False: there was none. Raises StoreUnavailable."""
-        meta = await self.get(tenant, file_id)
-        if meta is None:
-            return False
-        await self.forget(tenant, file_id, 0 if meta.of_batch else len(meta.pieces))
-        return True
+    async def delete(self, tenant: str, meta: FileMeta) -> None:
+        """Forget a file. Raises StoreUnavailable."""
+        await self.forget(tenant, meta.id, 0 if meta.of_batch else len(meta.pieces))
 
     async def forget(self, tenant: str, file_id: str, pieces: int) -> None:
         """Take a file's parts out of the store. Raises StoreUnavailable."""
@@ -172,17 +181,19 @@ class Files:
 class Upload:
     """A file that grows. Leaving it unfinished takes out of the store what is there of it."""
 
-    def __init__(self, files: Files, tenant: str, life_s: int) -> None:
+    def __init__(self, files: Files, tenant: str) -> None:
         self.id = f"file-{secrets.token_hex(12)}"
         self._files = files
         self._tenant = tenant
-        self._life_s = life_s
+        self._until = time.monotonic() + _GROWING_S / 2
         self._lines = Lines(min(MOST_FILE_BYTES, files.most_bytes))
         self._pieces: list[int] = []
         self._kept = 0
 
     async def add(self, data: bytes) -> None:
         """Check and keep the next bytes. Raises as `Lines.feed` and `Files.reserve`."""
+        if time.monotonic() > self._until:  # its first pieces would end before its last one comes
+            raise InvalidRequest("The file takes too long to come.", param="file", code="request_timeout")
         for piece in self._lines.feed(data):
             await self._keep(piece)
 
@@ -190,9 +201,8 @@ class Upload:
         """All of it is here: from now on it is a file. Raises as `Lines.end` and `Files.reserve`."""
         for piece in self._lines.end():
             await self._keep(piece)
-        if life_s != self._life_s:
-            names = [f"{file_name(self._tenant, self.id)}:{number}" for number in range(len(self._pieces))]
-            await self._files.expire(names, life_s)
+        names = [f"{file_name(self._tenant, self.id)}:{number}" for number in range(len(self._pieces))]
+        await self._files.expire(names, life_s)
         now = int(time.time())
         meta = FileMeta(
             id=self.id,
@@ -219,7 +229,7 @@ class Upload:
         await self._files.reserve(self._tenant, self.id, self._kept, life_s=_GROWING_S)
         number = len(self._pieces)
         self._pieces.append(piece.lines)
-        await self._files.put_piece(self._tenant, self.id, number, piece.data, life_s=self._life_s)
+        await self._files.put_piece(self._tenant, self.id, number, piece.data, life_s=_GROWING_S)
 
 
 def file_name(tenant: str, file_id: str) -> str:

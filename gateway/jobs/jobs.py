@@ -69,6 +69,11 @@ class Jobs:
     ) -> None:
         await self._stack.aclose()
 
+    @property
+    def running(self) -> int:
+        """Answers that are being made to be fetched later, and pieces of batches that are in hand."""
+        return self.later.running + self._worker.running
+
     def drain(self) -> None:
         """Begin nothing any more."""
         self.later.drain()

@@ -25,7 +25,7 @@ import structlog
 from gateway.cache.entry import EntryCodec
 from gateway.cache.flight import Flight
 from gateway.cache.sealing import Sealer
-from gateway.errors import FirstdraftError, InternalError, InvalidRequest, RateLimited, StoreUnavailable
+from gateway.errors import FirstdraftError, InternalError, InvalidRequest, RateLimited, ShuttingDown, StoreUnavailable
 from gateway.exchange import Exchange
 from gateway.inference.events import DraftCompleted, DraftJudged, Event, Finished, Relayed, TextDelta, WholeAnswer
 from gateway.inference.request import DraftWish, InferenceRequest
@@ -256,9 +256,7 @@ class Later:
     def _over(self, job: Job, task: asyncio.Task[None]) -> None:
         self._on_end(task)
         self._jobs.pop(job.name, None)
-        job.flight.end(
-            None if job.ended == "" else InvalidRequest("This response was cancelled.", code="response_cancelled")
-        )
+        job.flight.end(_why(job, task))
         job.over()
         if not task.cancelled() and (fault := task.exception()) is not None:
             structlog.get_logger().error("later_failed", exc_info=fault)
@@ -367,6 +365,15 @@ class Later:
         job = Job(asked, wanting_draft(request, asked), {})
         job.kept.set()
         self._start(job)
+
+
+def _why(job: Job, task: asyncio.Task[None]) -> FirstdraftError | None:
+    """What those are told who read along; None: there is all of it."""
+    if job.ended == "cancelled":
+        return InvalidRequest("This response was cancelled.", code="response_cancelled")
+    if task.cancelled():
+        return ShuttingDown("Another gateway makes this response from here on: read it again, without starting_after.")
+    return None
 
 
 _NOTHING = InferenceRequest(surface="chat", model="", messages=(), fields={})

@@ -29,10 +29,12 @@ STORE_PAUSE_S = 1.0
 """About so long is waited for a store that is away, before it is asked again."""
 _TRIES_OF_ERRORS = 4
 _LONGEST_PAUSE_S = 30.0
-_EXPIRED, _GAVE_UP, _NOT_HERE = "batch_expired", "gave_up", ""
+_LONGEST_ANSWER = 12 * 1024 * 1024
+_EXPIRED, _GAVE_UP, _TOO_LARGE, _NOT_HERE = "batch_expired", "gave_up", "answer_too_large", ""
 _NOT_DONE = {
     _EXPIRED: "The batch's time was over before this line was answered.",
     _GAVE_UP: f"Gateways ended {MOST_TRIES} times while they answered this line.",
+    _TOO_LARGE: f"The answer has more than {_LONGEST_ANSWER:,} bytes.",
 }
 
 
@@ -78,6 +80,8 @@ class LineAnswers:
         line_id = f"batch_req_{secrets.token_hex(12)}"
         record = RequestRecord(request_id="")
         found: Answer | str = await self._answer(work, number, line, record)
+        if isinstance(found, Answer) and len(found.body) > _LONGEST_ANSWER:
+            found = _TOO_LARGE
         if isinstance(found, Answer):
             text = encode_result(
                 line_id=line_id,

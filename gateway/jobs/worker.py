@@ -80,6 +80,11 @@ class BatchWorker:
         if tasks:
             await asyncio.wait(tasks, timeout=2.0)
 
+    @property
+    def running(self) -> int:
+        """Pieces that are in hand."""
+        return len(self._hands)
+
     def drain(self) -> None:
         """Begin no line any more; the lines that run go on, until they are cancelled."""
         self._draining = True

@@ -29,6 +29,8 @@ class Snapshot:
     policy_refused: bool
     """The newest state of the policy folder has mistakes; an older one serves."""
     store_up: bool
+    jobs_running: int = 0
+    """Answers that are made to be fetched later, and pieces of batches that are in hand."""
     edges: Sequence[EdgeSnapshot] = ()
 
 
@@ -76,6 +78,7 @@ class SnapshotCollector(Collector):
         yield _labelled("firstdraft_info", "Version of Firstdraft.", "version", now.version)
         yield _labelled("firstdraft_policy_info", "Version of the policy that serves.", "version", now.policy)
         yield _gauge("firstdraft_policy_refused", "1 when the newest policy was refused.", now.policy_refused)
+        yield _gauge("firstdraft_jobs_running", "Work in hand for which nobody waits.", now.jobs_running)
         yield _gauge("firstdraft_store_up", "1 when the store answers.", now.store_up)
         yield from _edges(now.edges or (EdgeSnapshot(model="", state="off"),))
 

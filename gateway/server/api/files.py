@@ -80,10 +80,11 @@ async def delete(http: web.Request) -> web.Response:
     Raises:
         NotFound: this tenant has no such file, or no longer.
     """
-    file_id = http.match_info["id"]
-    if not await http.app[SERVICES].jobs.files.delete(http[IDENTITY].tenant.name, file_id):
-        raise _not_there(file_id)
-    return web.Response(body=encode_file_deleted(file_id), content_type="application/json")
+    jobs, meta = http.app[SERVICES].jobs, await _found(http)
+    if meta.of_batch:
+        await jobs.batches.forget_content(meta)
+    await jobs.files.delete(http[IDENTITY].tenant.name, meta)
+    return web.Response(body=encode_file_deleted(meta.id), content_type="application/json")
 
 
 async def _found(http: web.Request) -> FileMeta:

@@ -150,7 +150,7 @@ def test_every_figure_of_the_edge_is_shown_or_left_out_knowingly():
     )
     shown = {*snapshot_module._EDGE_GAUGES, *snapshot_module._EDGE_COUNTERS}
     assert set(figures) - shown == {"id"}
-    assert len(list(SnapshotCollector(snapshot).collect())) == 6 + len(shown)
+    assert len(list(SnapshotCollector(snapshot).collect())) == 7 + len(shown)
 
 
 def test_two_in_one_process():
