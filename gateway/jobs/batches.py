@@ -20,9 +20,8 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal
 
 import msgspec
-import structlog
 
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, StoreUnavailable
 from gateway.jobs.asked import Who
 from gateway.jobs.files import FileMeta, Files
 from gateway.jobs.queue import Queue
@@ -163,15 +162,14 @@ class Batches:
     # --- for workers ------------------------------------------------------------------------------------------
 
     async def spec(self, name: str) -> Spec | None:
-        """What a batch is; None: it is gone, or cannot be read here. Raises StoreUnavailable."""
+        """What a batch is; None: it is gone. Raises StoreUnavailable, also where its key is not here."""
         data = await self._store.command("HGET", name, "spec")
         if data is None:
             return None
         try:
             return msgspec.msgpack.decode(self._files.codec.open(data, name), type=Spec)
         except (zlib.error, ValueError) as error:
-            structlog.get_logger().warning("batch_unreadable", reason=str(error))
-            return None
+            raise StoreUnavailable(f"this batch cannot be read here: {error}") from None
 
     async def take(self, name: str) -> tuple[Mode, int]:
         """The next piece; -1: all are done, -2: others work on what is left. Raises StoreUnavailable."""

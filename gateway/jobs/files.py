@@ -89,11 +89,18 @@ class Files:
             structlog.get_logger().warning("file_unreadable", reason=str(error))
             return None
 
-    async def piece(self, tenant: str, file_id: str, number: int) -> bytes | None:
-        """A piece of an uploaded file; None: it is gone. Raises StoreUnavailable."""
+    async def piece(self, tenant: str, file_id: str, number: int) -> bytes:
+        """A piece of an uploaded file.
+
+        Raises:
+            NotFound: it was deleted meanwhile, or cannot be read.
+            StoreUnavailable
+        """
         name = f"{file_name(tenant, file_id)}:{number}"
         data = await self._store.get(name)
-        return None if data is None else self.opened(data, name)
+        if data is None:
+            raise NotFound(f"The file {file_id!r} was deleted while it was in use.")
+        return self.opened(data, name)
 
     def opened(self, data: bytes, name: str) -> bytes:
         """What was kept under a name.
@@ -114,10 +121,7 @@ class Files:
             NotFound: it was deleted meanwhile.
         """
         for number in range(len(meta.pieces)):
-            data = await self.piece(tenant, meta.id, number)
-            if data is None:
-                raise NotFound(f"The file {meta.id!r} was deleted while it was read.")
-            yield data
+            yield await self.piece(tenant, meta.id, number)
 
     async def ids(self, tenant: str, *, newest_first: bool) -> list[str]:
         """The ids of a tenant's files. Raises StoreUnavailable."""

@@ -53,7 +53,8 @@ class Work:
 
     def now(self, mode: Mode) -> None:
         """What was heard of the batch: lines of one that is not open any more are ended."""
-        self.mode = mode
+        if self.wanted:  # what was given up once is not taken up again
+            self.mode = mode
         if not self.wanted:
             for task in self.running:
                 task.cancel()

@@ -15,7 +15,7 @@ from typing import Self
 
 import structlog
 
-from gateway.errors import StoreUnavailable
+from gateway.errors import NotFound, StoreUnavailable
 from gateway.jobs.batches import Batches, Spec
 from gateway.jobs.files import Files
 from gateway.jobs.later import TaskHook
@@ -108,7 +108,9 @@ class BatchWorker:
                     ticket = await self._queue.claim()
                     claimed_at = claimed_at if ticket is not None else loop.time()
                 ticket = ticket or await self._queue.take()
-            except StoreUnavailable:
+            except Exception as error:  # noqa: BLE001 whatever happens, batches are worked on when it is over
+                if not isinstance(error, StoreUnavailable):
+                    structlog.get_logger().exception("batch_queue_failed")
                 opened = False
                 await asyncio.sleep(STORE_PAUSE_S * random.uniform(0.5, 1.5))  # noqa: S311 spreads gateways
             if ticket is None:
@@ -192,9 +194,10 @@ class BatchWorker:
 
     async def _answer_lines(self, work: Work, answers: LineAnswers) -> None:
         spec, name = work.spec, work.ticket.batch
-        data = await self._files.piece(spec.who.tenant, spec.input_file_id, work.piece)
-        if data is None:
-            await self._batches.fail(name, "file_not_found", "The input file was deleted before the batch was over.")
+        try:
+            data = await self._files.piece(spec.who.tenant, spec.input_file_id, work.piece)
+        except NotFound as error:
+            await self._batches.fail(name, "file_not_found", error.message)
             return
         first, known = spec.first_of(work.piece), await self._batches.known(name, work.piece)
         async with asyncio.TaskGroup() as group:

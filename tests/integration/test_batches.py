@@ -36,7 +36,7 @@ class Client:
 
     async def post(self, path, **body):
         """Ask until the store has time: on a busy machine it may have none for a moment."""
-        for _ in range(50):
+        for _ in range(100):
             answer = await self.http.post(f"{self.url}{path}", **body)
             if answer.status_code != 503:
                 break
@@ -47,8 +47,9 @@ class Client:
         return await self.post("/files", data={"purpose": "batch"}, files={"file": ("in.jsonl", content)})
 
     async def begin(self, content):
-        file = (await self.upload(content)).json()
-        wanted = {"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h"}
+        file = await self.upload(content)
+        assert file.status_code == 200, file.text
+        wanted = {"input_file_id": file.json()["id"], "endpoint": CHAT, "completion_window": "24h"}
         answer = await self.post("/batches", json=wanted)
         assert answer.status_code == 200, answer.text
         return answer.json()
