@@ -25,6 +25,7 @@ import structlog
 from gateway.backends.edges import Edges
 from gateway.backends.health import Health
 from gateway.backends.pool import Backends
+from gateway.backends.tending import Tending
 from gateway.budgets.ledger import Ledger
 from gateway.cache.flights import Flights
 from gateway.cache.prompts import PromptCache
@@ -234,6 +235,7 @@ class Services:
             store_up=self.store.healthy,
             jobs_running=self.jobs.running,
             edges=[await _edge_snapshot(edge) for edge in self.backends.edges],
+            loads=self.backends.loads,
         )
 
     async def readiness(self) -> Readiness:
@@ -343,6 +345,7 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
         services.jobs = await stack.enter_async_context(_jobs(services))
         for work, name in (
             (_retire_backends(services), "retire backends"),
+            (Tending(backends, lambda: policy.current.deployments).run(), "tend backends"),
             (_note_warm_edge(services), "note the warm edge"),
             (_warm_classifiers(services), "warm the classifiers"),
             (_report_policy(services), "report policy"),

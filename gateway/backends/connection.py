@@ -7,16 +7,19 @@ that for POST.
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from collections.abc import Callable
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
+from yarl import URL
 
 from gateway.inference.deployment import Backend
 
 _KEEPALIVE_S = 30.0
+_MOST_CHECK_BYTES = 64 * 1024
 _ANTHROPIC_VERSION = "2023-06-01"
 """Of the Messages API: the only one there is."""
 _NO_LIMITS = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
@@ -95,11 +98,9 @@ class Connections:
         if traceparent is not None:
             headers = headers.copy()
             headers["traceparent"] = traceparent
-        if self._kept is None:
-            self._kept = _session(force_close=False)
         payload = _Body(body, used=self._used, on_written=on_written)
         try:
-            return await self._send(self._kept, url, payload, headers)
+            return await self._send(self._pool(), url, payload, headers)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError) as error:
             if not payload.was_used or _was_answered(error):
                 raise
@@ -112,6 +113,41 @@ class Connections:
         self, session: aiohttp.ClientSession, url: str, payload: _Body, headers: CIMultiDict[str]
     ) -> aiohttp.ClientResponse:
         return await session.post(url, data=payload, headers=headers, allow_redirects=False)
+
+    def _pool(self) -> aiohttp.ClientSession:
+        if self._kept is None:
+            self._kept = _session(force_close=False)
+        return self._kept
+
+    async def get(self, path: str) -> int:
+        """The status of a GET of `path` on the backend's host.
+
+        Raises:
+            aiohttp.ClientError, OSError: see `failures`.
+        """
+        url = URL(self._base_url).with_path(path, encoded=True)
+        async with self._pool().get(url, headers=self._headers, allow_redirects=False) as response:
+            await response.content.read(_MOST_CHECK_BYTES)
+            return response.status
+
+    async def open_ahead(self, number: int) -> None:
+        """Have so many idle connections at least: what requests do not wait for is DNS, TCP and TLS.
+
+        Raises:
+            aiohttp.ClientError, OSError: see `failures`.
+        """
+        connector, opened = self._pool().connector, list[aiohttp.connector.Connection]()
+        if connector is None:
+            return
+        request = aiohttp.ClientRequest("GET", URL(self._base_url), loop=asyncio.get_running_loop())
+        try:
+            for _ in range(number):  # those that are kept already come first
+                opened.append(await connector.connect(request, [], _NO_LIMITS))
+        finally:
+            for connection in opened:
+                # One that the backend has closed meanwhile is no reason to fail a request.
+                self._used.add(connection.protocol)
+                connection.release()
 
     async def close(self) -> None:
         """End all connections, those in use too."""

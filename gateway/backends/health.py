@@ -46,6 +46,7 @@ class _Known:
     breaker: Breaker = field(default_factory=Breaker)
     reason: str = ""
     """The code of the newest failure."""
+    asked_at: float = -math.inf
     told: str = "closed"
     """The state that was logged and counted last."""
     refused: BackendRefused | None = None
@@ -178,8 +179,13 @@ class Health:
         message = f"{deployment.id} asked not to be called for another {math.ceil(left_s)} s"
         return BackendRefused(message, status=said.status, deployment=deployment.id, retry_after_s=left_s)
 
+    def idle_s(self, deployment: Deployment) -> float:
+        """Seconds since its newest attempt began; infinity: it was never asked."""
+        return self.now() - self._of(deployment).asked_at
+
     def _trial(self, deployment: str, known: _Known) -> Trial:
-        trial = Trial(self, deployment, known, known.breaker.begin(self.now()))
+        known.asked_at = now = self.now()
+        trial = Trial(self, deployment, known, known.breaker.begin(now))
         self.changed(deployment)
         return trial
 

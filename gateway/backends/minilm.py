@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from gateway.backends.call import Call
-from gateway.backends.places import Places
+from gateway.backends.places import Load, Places
 from gateway.errors import BackendTimeout, FieldUnsupported
 from gateway.inference.deployment import Backend
 from gateway.inference.events import Emit
@@ -85,6 +85,11 @@ class MiniLMBackend:
                 raise FieldUnsupported(message, param=field)
         vectors = self._model.vectors([tokens for tokens, _ in read])
         return [row.tobytes() for row in vectors], sum(len(tokens) for tokens, _ in read)
+
+    @property
+    def load(self) -> Load:
+        """How full it is."""
+        return self._places.load
 
     async def close(self) -> None:
         """End the thread, as soon as it has done what it is at."""

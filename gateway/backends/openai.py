@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import aiohttp
@@ -20,10 +20,11 @@ from gateway.backends.connection import Connections
 from gateway.backends.content_coding import ContentDecoder, Identity, content_decoder
 from gateway.backends.dialect import Dialect, Translation, dialect_of
 from gateway.backends.failures import LIBRARY_ERRORS, failure
+from gateway.backends.gradient import Gradient
 from gateway.backends.limits import AttemptLimits
-from gateway.backends.places import Place, Places
+from gateway.backends.places import Load, Place, Places
 from gateway.backends.refusal import passed_headers, retry_after_s
-from gateway.errors import BackendBroken, BackendError, BackendRefused
+from gateway.errors import BackendBroken, BackendError, BackendRefused, BackendTimeout
 from gateway.inference.deployment import Backend
 from gateway.inference.events import Emit, Relayed
 from gateway.inference.usage import input_tokens_estimate
@@ -32,6 +33,7 @@ from gateway.wire.openai_chat import refused_by_status
 
 _MOST_ANSWER_BYTES = 64 * 1024 * 1024
 _MOST_REFUSAL_BYTES = 64 * 1024
+_TOO_BUSY = frozenset({429, 503, 529})
 _UNKNOWN_FIELD = frozenset({400, 422})
 """How servers refuse a field that they do not know: there is no code for it that all of them use."""
 _END_WAIT_S = 0.05
@@ -44,10 +46,14 @@ class OpenAIBackend:
     def __init__(self, backend: Backend) -> None:
         self.active = 0
         """Calls that run now."""
+        self._name = backend.name
         self._connections = Connections(backend)
         self._places: Places | None = None
+        self._gradient: Gradient | None = None
         if backend.concurrency is not None:
-            self._places = Places(backend.concurrency, backend.queue, backend=backend.name)
+            self._gradient = Gradient(backend.concurrency) if backend.adapts else None
+            places = backend.concurrency if self._gradient is None else self._gradient.limit
+            self._places = Places(places, backend.queue, backend=backend.name)
         self._retired = False
         self._takes_usage_option = True
         """False once the backend has refused `stream_options`; its streams are then counted by the gateway."""
@@ -63,15 +69,15 @@ class OpenAIBackend:
         """
         dialect = dialect_of(call.deployment.backend.type, call.request.surface)
         if dialect.translator is None:
-            await self._answer(_Attempt(call, dialect), emit)
+            await self._answer(_Attempt(call, dialect, self._adapt), emit)
             return
         translation = Translation(emit, dialect.translator())
-        await self._answer(_Attempt(call, dialect), translation.emit)
+        await self._answer(_Attempt(call, dialect, self._adapt), translation.emit)
         await translation.end()
 
     async def ask(self, call: Call, dialect: Dialect, emit: Emit) -> None:
         """Ask something else than an answer to the client; as `answer`, but in `dialect`."""
-        await self._answer(_Attempt(call, dialect), emit)
+        await self._answer(_Attempt(call, dialect, self._adapt), emit)
 
     async def _answer(self, attempt: _Attempt, emit: Emit) -> None:
         self.active += 1
@@ -87,10 +93,45 @@ class OpenAIBackend:
                             await self._ask(attempt, emit)
                         finally:
                             attempt.tell_used(place)
+        except (BackendRefused, BackendTimeout) as error:
+            self._slow_down(error)
+            raise
         finally:
             self.active -= 1
             if self._retired and not self.active:
                 await self.close()
+
+    def _adapt(self, first_token_s: float, prompt_tokens: int) -> None:
+        """An answer has begun: find out whether more requests at once would do as well."""
+        if self._gradient is not None and self._places is not None:
+            self._gradient.add(first_token_s, prompt_tokens, self._places.load.in_flight)
+            self._places.resize(self._gradient.limit)
+
+    def _slow_down(self, error: BackendRefused | BackendTimeout) -> None:
+        """Send fewer at once to a backend that says that it is too busy, or is."""
+        is_late = isinstance(error, BackendTimeout) and not error.is_ours
+        if self._gradient is not None and self._places is not None and (is_late or _is_too_busy(error)):
+            self._gradient.refused()
+            self._places.resize(self._gradient.limit)
+
+    @property
+    def load(self) -> Load | None:
+        """How full it is; None where nothing limits that."""
+        return None if self._places is None else self._places.load
+
+    async def get(self, path: str) -> int:
+        """The status of a GET of `path` on the backend's host. Raises BackendError."""
+        try:
+            return await self._connections.get(path)
+        except LIBRARY_ERRORS as error:
+            raise failure(error, deployment=self._name, answered=False) from error
+
+    async def open_ahead(self, number: int) -> None:
+        """Have so many connections ready. Raises BackendError."""
+        try:
+            await self._connections.open_ahead(number)
+        except LIBRARY_ERRORS as error:
+            raise failure(error, deployment=self._name, answered=False) from error
 
     async def _ask(self, attempt: _Attempt, emit: Emit) -> None:
         try:
@@ -121,12 +162,18 @@ class OpenAIBackend:
             await self.close()
 
 
+def _is_too_busy(error: BackendRefused | BackendTimeout) -> bool:
+    return isinstance(error, BackendRefused) and error.status in _TOO_BUSY
+
+
 class _Attempt:
     """One call on its way: its limits, its timings, its response."""
 
-    def __init__(self, call: Call, dialect: Dialect) -> None:
+    def __init__(self, call: Call, dialect: Dialect, on_first: Callable[[float, int], None]) -> None:
+        """`on_first` is told how long the first content took since it was sent, and the prompt's tokens."""
         self._call = call
         self._dialect = dialect
+        self._on_first = on_first
         self._id = call.deployment.id
         self._timeouts = call.deployment.backend.timeouts
         self._record: AttemptRecord = call.record
@@ -319,6 +366,7 @@ class _Attempt:
 
     def _first_content(self) -> None:
         self._record.prefill_s = self._loop.time() - self._sent
+        self._on_first(self._record.prefill_s, input_tokens_estimate(self._call.request))
 
     def _broken(self, what: str) -> BackendBroken:
         return BackendBroken(f"{self._id} {what}", deployment=self._id)

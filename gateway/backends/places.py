@@ -27,6 +27,14 @@ _LEARNS = 0.1
 """How much the newest answer changes the means."""
 
 
+class Load(NamedTuple):
+    """How full a backend is: requests that may be there at once, that are, and that wait."""
+
+    limit: int
+    in_flight: int
+    waiting: int
+
+
 class _Waiting(NamedTuple):
     turn: asyncio.Future[None]
     cost: float
@@ -64,7 +72,7 @@ class Places:
     async def enter(self, tenant: str, cost: float, *, background: bool = False) -> None:
         """Wait for the turn of a request that is charged `cost`; for `Place`."""
         self._lift(tenant)
-        if self._free and not self.waiting:
+        if self._free > 0 and not self.waiting:
             self._give(tenant, cost)
             return
         if self.waiting >= self._most_waiting:
@@ -96,6 +104,16 @@ class Places:
         self._free += 1
         self._next()
 
+    @property
+    def load(self) -> Load:
+        return Load(self._number, self._number - self._free, self.waiting)
+
+    def resize(self, number: int) -> None:
+        """There are so many places from now on; who has one keeps it."""
+        self._free += number - self._number
+        self._number = number
+        self._next()
+
     def learn(self, output_tokens: int) -> None:
         """An answer had so many tokens; 0: there was none."""
         if not output_tokens:
@@ -108,15 +126,14 @@ class Places:
         return self._mean_answer
 
     def _next(self) -> None:
-        """Give a free place to the tenant that was served least."""
-        while self.waiting:
+        """Give each free place to the tenant that was served least."""
+        while self.waiting and self._free > 0:
             key = min(self._queues, key=self._rank)
             first = self._queues[key][0]
             self._forget(key, first)
             if not first.turn.cancelled():
                 self._give(key[1], first.cost)
                 first.turn.set_result(None)
-                return
         if not self._running:
             self._served.clear()
 

@@ -17,6 +17,7 @@ from gateway.backends.leftovers import Leftovers
 from gateway.backends.meaning import Meaning
 from gateway.backends.minilm import MiniLMBackend
 from gateway.backends.openai import OpenAIBackend
+from gateway.backends.places import Load
 from gateway.backends.scoring import score
 from gateway.errors import EdgeUnavailable
 from gateway.inference.deployment import Backend
@@ -86,6 +87,16 @@ class Backends:
             if edge is None:
                 raise EdgeUnavailable(self.edges.why_not(backend))
             return EdgeBackend(edge)
+        return self._made(backend)
+
+    def remote(self, backend: Backend) -> OpenAIBackend:
+        """The client of a backend that is asked over HTTP."""
+        client = self._made(backend)
+        if not isinstance(client, OpenAIBackend):
+            raise TypeError(f"{backend.name} is not asked over HTTP")
+        return client
+
+    def _made(self, backend: Backend) -> OpenAIBackend | MiniLMBackend:
         client = self._clients.get(backend)
         if client is None:
             kind = MiniLMBackend if backend.type == "minilm" else OpenAIBackend
@@ -99,6 +110,11 @@ class Backends:
             BackendError: it gives none.
         """
         return await score(self.client(call.deployment.backend), call, text)
+
+    @property
+    def loads(self) -> dict[str, Load]:
+        """By backend that limits how many are asked at once: how many may be, are, and wait."""
+        return {backend.name: load for backend, client in self._clients.items() if (load := client.load) is not None}
 
     async def retire(self, in_use: Collection[Backend]) -> None:
         """Close the clients of backends that are not in `in_use`, each when its last call is over."""

@@ -14,8 +14,9 @@ _MOST_MESSAGES = 4
 
 def beginning_of(request: InferenceRequest) -> int:
     """A hash of the messages up to the user's first, which stays the same while a conversation grows; never 0."""
-    beginning = []
-    for message in islice(request.messages, _MOST_MESSAGES):
+    named = request.metadata.get("conversation")
+    beginning = [named] if named else []
+    for message in () if named else islice(request.messages, _MOST_MESSAGES):
         beginning.append(message.text[:_CHARACTERS])
         if message.role == "user":
             break

@@ -123,6 +123,13 @@ class Scoring(msgspec.Struct, frozen=True, kw_only=True):
     """Jinja source, as the model has it: SGLang is sent the prompt as tokens."""
 
 
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """A GET of `path` on the backend's host, every `every_s` seconds."""
+
+    path: str
+    every_s: float
+
+
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
     """Somewhere a request can be answered. `base_url` has no slash at its end; empty for the edge."""
 
@@ -135,6 +142,8 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: Timeouts = Timeouts()
     concurrency: int | None = None
     """Most attempts at once; None: no limit."""
+    adapts: bool = False
+    """The limit is found out, `concurrency` its bound."""
     queue: int = 256
     """Most attempts that wait for their turn, where there is such a limit."""
     retries: int | None = None
@@ -145,6 +154,12 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     """Its deployments may draft, as the edge does."""
     read_on_s: float = 0.0
     """How long an answer is read on when its client has left, because this backend bills all of it anyway; 0: not."""
+    health: Check | None = None
+    """How it is checked; None: only by what comes of attempts."""
+    warm_connections: int = 0
+    """Connections that are opened ahead."""
+    cold_start_s: float | None = None
+    """After so many seconds without a request a deployment is asked for one token; None: never."""
     max_tokens_field: str = "max_tokens"
     """The field that limits the answer where the client named none: `max_tokens` or `max_completion_tokens`."""
 

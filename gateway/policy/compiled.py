@@ -217,6 +217,8 @@ class Route:
     fallback_models: tuple[str, ...]
     optimizes: bool
     """The route says `optimize`: predicted times count."""
+    pins: bool
+    """A conversation stays where it began, as long as that is well."""
     prefix_affinity: bool
     weight_latency: float
     weight_cost: float

@@ -23,6 +23,8 @@ _PLAIN = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 # `WithJsonSchema` says what a file may hold, for editors; the validator turns that into the gateway's units.
 MOST_PASSAGES = 50
 LEAST_WEIGHT = 0.01
+MOST_CONCURRENCY = 1_000
+"""Where a number of requests at once is found out, and no other bound is named."""
 
 Text = Annotated[str, BeforeValidator(values.text), WithJsonSchema({"type": "string", "minLength": 1})]
 Name = Annotated[
@@ -101,6 +103,13 @@ HeaderName = Annotated[
 ]
 
 
+UrlPath = Annotated[
+    str,
+    BeforeValidator(values.url_path),
+    WithJsonSchema({"type": "string", "pattern": "^/", "examples": ["/health"]}),
+]
+
+
 class Spec(BaseModel):
     """What all entries share: unknown keys are errors, nothing is converted behind the author's back."""
 
@@ -124,6 +133,50 @@ class TimeoutsSpec(Spec):
     total: Seconds | None = None
 
 
+class CheckSpec(Spec):
+    """A GET that says whether the backend serves: any status from 200 to 299."""
+
+    path: Annotated[
+        str,
+        BeforeValidator(values.url_path),
+        WithJsonSchema({"type": "string", "pattern": "^/", "examples": ["/health"]}),
+    ]
+    every: Seconds = 5.0
+
+
+class ColdStartSpec(Spec):
+    """A backend that unloads what is not asked for: each of its deployments is asked for one token in that time."""
+
+    every: Seconds
+
+
+class AutoSpec(Spec):
+    """A number that is found out, and its bound."""
+
+    auto: Count
+
+
+def _concurrency(value: object) -> object:
+    if value == "auto":
+        return AutoSpec(auto=MOST_CONCURRENCY)
+    return value if isinstance(value, dict) else values.count(value)
+
+
+Concurrency = Annotated[
+    int | AutoSpec,
+    BeforeValidator(_concurrency),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1},
+                {"const": "auto"},
+                {"type": "object", "properties": {"auto": {"type": "integer", "minimum": 1}}, "required": ["auto"]},
+            ]
+        }
+    ),
+]
+
+
 class BackendSpec(Spec):
     """Somewhere a request can be answered."""
 
@@ -135,10 +188,13 @@ class BackendSpec(Spec):
     region: Text | None = None
     compliance: list[PlainName] = []
     timeouts: TimeoutsSpec = TimeoutsSpec()
-    concurrency: Count | None = None
+    concurrency: Concurrency | None = None
     queue: Count = 256
     retries: Tries | None = None
     read_on: Seconds | None = None
+    health: CheckSpec | None = None
+    warm_connections: Tries = 0
+    cold_start: ColdStartSpec | None = None
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
 
     @model_validator(mode="after")
@@ -388,6 +444,7 @@ class RouteSpec(Spec):
     optimize: OptimizeSpec | None = None
     objectives: ObjectivesSpec = ObjectivesSpec()
     affinity: Literal["prefix"] | None = None
+    pin: Literal["conversation"] | None = None
     fallback: list[Name] = []
     cache: CacheSpec | None = None
     retrieval: RetrievalSpec | None = None

@@ -33,6 +33,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,127}")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LABEL = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_URL_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]{0,200}")
 _PERCENTILE = re.compile(r"p([5-9]\d)")
 _PERCENTAGE = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?%")
 _WINDOWS = ("minute", "hour", "day", "week", "month")
@@ -124,6 +125,14 @@ def count(value: object) -> int:
     if not 0 < value <= MOST_COUNT:
         raise ValueError(f"expected a whole number from 1 to {MOST_COUNT:,}")
     return value
+
+
+def url_path(value: object) -> str:
+    """A path on a host, as in `/health`."""
+    found = text(value)
+    if not _URL_PATH.fullmatch(found):
+        raise ValueError("expected a path that begins with /, as in `/health`")
+    return found
 
 
 def lateness(value: object) -> float:

@@ -19,6 +19,7 @@ from gateway.retrieval.rule import PassageStore
 from gateway.routing.candidates import Filter
 from gateway.routing.decision import Decision, Removal
 from gateway.routing.drafts import choose_draft, useful_within_s, wish_of
+from gateway.routing.pin import pinned
 from gateway.routing.rank import failing, rank, worst_cost
 from gateway.routing.settled import Settled, applied_constraints, settle
 
@@ -111,6 +112,8 @@ def _choices(
         return settled.in_order, len(settled.wanted.deployments) or len(settled.in_order)
     edge_last = route.mode is not Mode.EDGE_ONLY
     preferred = rank(settled.wanted, route, facts, fails=fails, edge_last=edge_last)
+    if route.pins and facts.prefix:
+        preferred = pinned(preferred, facts.prefix, fails=fails, edge_last=edge_last)
     choices = preferred + rank(settled.fallback, route, facts, fails=fails, edge_last=False)
     if not (fails and settled.fallback.deployments):
         return choices, len(preferred) or len(choices)

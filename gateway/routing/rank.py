@@ -54,7 +54,9 @@ def is_by_order(route: Route) -> bool:
     """Where nothing fails, the policy's own order is the order, whatever the request."""
     objectives = route.objectives
     by_cost = route.weight_cost or objectives.cost_per_request_nanousd is not None
-    by_time = route.optimizes or objectives.final_first_token_s is not None or route.prefix_affinity
+    by_time = route.optimizes or objectives.final_first_token_s is not None
+    if route.prefix_affinity or route.pins:
+        return False
     return not by_cost and not by_time
 
 

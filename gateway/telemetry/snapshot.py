@@ -32,9 +32,16 @@ class Snapshot:
     jobs_running: int = 0
     """Answers that are made to be fetched later, and pieces of batches that are in hand."""
     edges: Sequence[EdgeSnapshot] = ()
+    loads: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    """By backend with a limit, in the worker that answers: requests that may be there at once, that are, that wait."""
 
 
 _MODEL = "model"
+_LOADS = {
+    "limit": "Requests that one worker sends there at once, at most.",
+    "in_flight": "Requests of this worker that are there.",
+    "waiting": "Requests of this worker that wait for a place there.",
+}
 _EDGE_GAUGES = {
     "waiting": ("requests_waiting", "Requests in the edge's queue."),
     "active": ("requests_active", "Requests that the edge decodes now."),
@@ -81,6 +88,11 @@ class SnapshotCollector(Collector):
         yield _gauge("firstdraft_jobs_running", "Work in hand for which nobody waits.", now.jobs_running)
         yield _gauge("firstdraft_store_up", "1 when the store answers.", now.store_up)
         yield from _edges(now.edges or (EdgeSnapshot(model="", state="off"),))
+        for place, (name, text) in enumerate(_LOADS.items() if now.loads else ()):
+            family = GaugeMetricFamily(f"firstdraft_backend_{name}", text, labels=["backend"])
+            for backend, load in now.loads.items():
+                family.add_metric([backend], float(load[place]))
+            yield family
 
 
 def _edges(edges: Sequence[EdgeSnapshot]) -> Iterable[Metric]:

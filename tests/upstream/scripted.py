@@ -49,6 +49,9 @@ class ScriptedUpstream:
         self.by_model: dict[str, Script] = {}
         self.queue: deque[Script] = deque()
         self.requests: list[Received] = []
+        self.health_status = 200
+        self.checks = 0
+        """Requests for `/health`."""
         self.open = 0
         """Requests in progress."""
         self.disconnects: list[float] = []
@@ -67,6 +70,7 @@ class ScriptedUpstream:
         app.router.add_post("/v1/messages", self._serve)
         app.router.add_get("/v1/models", self._models)
         self.add_routes(app)
+        app.router.add_get("/health", self._health)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
@@ -92,6 +96,17 @@ class ScriptedUpstream:
             connection.force_close()
             if connection.transport is not None:
                 connection.transport.abort()
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open now."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        return len(self._runner.server.connections)
+
+    async def _health(self, request: web.Request) -> web.Response:
+        self.checks += 1
+        return web.Response(status=self.health_status)
 
     async def _models(self, request: web.Request) -> web.Response:
         self.requests.append(Received(request.path, request.headers, b"", time.monotonic()))

@@ -332,3 +332,15 @@ def test_starter_files_are_the_shipped_policies():
     """`firstdraft init` writes what the repository ships; the two never drift apart."""
     shipped = [*SHIPPED.glob("*.yaml"), *SHIPPED.glob("tests/*.yaml")]
     assert starter.files() == {str(file.relative_to(SHIPPED)): file.read_text("utf-8") for file in shipped}
+
+
+def test_how_a_backend_is_tended(tmp_path):
+    """Checks, retries, connections ahead and warm-ups are compiled; a number of requests at once may be found out."""
+    keys = "health: {path: /health}\n    retries: 0\n    warm_connections: 4\n    cold_start: {every: 4m}\n"
+    text = FILES["backends.yaml"].replace("concurrency: 64\n", f"concurrency: {{auto: 32}}\n    {keys}")
+    backend = loaded(tmp_path, backends=text).backends["gpu-eu"]
+    assert (backend.health.path, backend.health.every_s) == ("/health", 5.0)
+    assert (backend.retries, backend.warm_connections, backend.cold_start_s) == (0, 4, 240.0)
+    assert (backend.concurrency, backend.adapts) == (32, True)
+    auto = FILES["backends.yaml"].replace("concurrency: 64", "concurrency: auto")
+    assert loaded(tmp_path / "auto", backends=auto).backends["gpu-eu"].adapts

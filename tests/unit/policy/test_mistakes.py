@@ -236,6 +236,12 @@ SEEDS = {
     ),
     "hedge after nothing": Seed(R, "mode: cloud_only", "mode: hedge\n    hedge: {after: ‸p30}", "from p50 to p99"),
     "hedge for all": Seed(R, "mode: cloud_only", "mode: hedge\n    hedge: {extra: ‸80%}", "at most `50%`"),
+    "concurrency by another word": Seed(B, "concurrency: 64", "concurrency: ‸many", "a whole number"),
+    "check of no path": Seed(B, "    concurrency: 64", "    health: {path: ‸health}", "begins with /"),
+    "check of the edge": Seed(
+        B, "    model: smollm2", "    ‸warm_connections: 2\n    model: smollm2", "the edge has no"
+    ),
+    "pin to nothing": Seed(R, "mode: cloud_only", "mode: cloud_only\n    pin: ‸user", "`user` is not known here"),
     "too many retries": Seed(B, "    concurrency: 64", "    retries: ‸11", "from 0 to 10"),
     "unknown store": Seed(
         R, "    cache: {ttl: 1h}", "    retrieval: {store: ‸handbook}", "there is no store `handbook`"
