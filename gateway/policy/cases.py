@@ -15,7 +15,8 @@ from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.document import Document, policy_files
 from gateway.policy.facts import Facts
 from gateway.policy.mistakes import Mark, Mistakes, suggestion
-from gateway.policy.schema import Count, Flag, Name, PlainName, Spec, Text
+from gateway.policy.schema import Spec
+from gateway.policy.schema_values import Count, Flag, Name, PlainName, Text
 from gateway.policy.validate import Check
 from gateway.policy.yaml_file import MOST_BYTES, Path, Tree, read_tree
 

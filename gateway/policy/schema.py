@@ -14,100 +14,37 @@ from gateway.classification.dictionary import MOST_WORDS
 from gateway.inference.deployment import BackendType
 from gateway.inference.usage import IMAGE_TOKENS_BOUND
 from gateway.policy import values
+from gateway.policy.schema_values import (
+    Alternatives,
+    Count,
+    ExtraShare,
+    FieldName,
+    Flag,
+    HeaderName,
+    HedgeAfter,
+    Instant,
+    Label,
+    Name,
+    NanoUsd,
+    Network,
+    PlainName,
+    RegionPattern,
+    Seconds,
+    Sha256,
+    Share,
+    Text,
+    Tries,
+    Weight,
+    Word,
+)
 from gateway.retrieval.rule import StoreType
 
 LONGEST_CLASSIFICATION_S = 1.0
 LONGEST_READ_ON_S = 120.0
-_PLAIN = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-
-# `WithJsonSchema` says what a file may hold, for editors; the validator turns that into the gateway's units.
 MOST_PASSAGES = 50
 LEAST_WEIGHT = 0.01
 MOST_CONCURRENCY = 1_000
 """Where a number of requests at once is found out, and no other bound is named."""
-
-Text = Annotated[str, BeforeValidator(values.text), WithJsonSchema({"type": "string", "minLength": 1})]
-Name = Annotated[
-    str, BeforeValidator(values.name), WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._/:@-]*$"})
-]
-PlainName = Annotated[
-    str, BeforeValidator(values.plain_name), WithJsonSchema({"type": "string", "pattern": f"^{_PLAIN}$"})
-]
-Label = Annotated[
-    str, BeforeValidator(values.label), WithJsonSchema({"type": "string", "pattern": "^[a-z0-9][a-z0-9_.-]{0,63}$"})
-]
-Word = Annotated[
-    str, BeforeValidator(values.word), WithJsonSchema({"type": "string", "minLength": 2, "maxLength": 128})
-]
-Flag = Annotated[bool, BeforeValidator(values.flag)]
-Seconds = Annotated[
-    float,
-    BeforeValidator(values.duration_s),
-    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h|d)$", "examples": ["1500ms", "2s", "1h"]}),
-]
-Count = Annotated[int, BeforeValidator(values.count), WithJsonSchema({"type": "integer", "minimum": 1})]
-Tries = Annotated[
-    int, BeforeValidator(values.tries), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": values.MOST_TRIES})
-]
-NanoUsd = Annotated[
-    int,
-    BeforeValidator(values.nanousd),
-    WithJsonSchema({"type": "number", "minimum": 0, "description": "US dollars; prices for 1,000,000 tokens."}),
-]
-HedgeAfter = Annotated[
-    float,
-    BeforeValidator(values.lateness),
-    WithJsonSchema({"type": "string", "pattern": r"^(p[5-9]\d|\d+(\.\d+)?(ms|s|m))$", "examples": ["p95", "800ms"]}),
-]
-ExtraShare = Annotated[
-    float,
-    BeforeValidator(values.extra_share),
-    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?%$", "examples": ["5%"]}),
-]
-Share = Annotated[float, BeforeValidator(values.share)]
-Weight = Annotated[
-    float, BeforeValidator(values.weight), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1_000})
-]
-Sha256 = Annotated[
-    str, BeforeValidator(values.sha256), WithJsonSchema({"type": "string", "pattern": "^[0-9a-fA-F]{64}$"})
-]
-Instant = Annotated[
-    float,
-    BeforeValidator(values.instant),
-    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-12-31T00:00:00Z"]}),
-]
-Alternatives = Annotated[
-    frozenset[str],
-    BeforeValidator(values.alternatives),
-    WithJsonSchema(
-        {"type": "string", "pattern": rf"^\s*{_PLAIN}(\s*\|\s*{_PLAIN})*\s*$", "examples": ["gdpr | no-egress"]}
-    ),
-]
-RegionPattern = Annotated[
-    str,
-    BeforeValidator(values.region_pattern),
-    WithJsonSchema({"type": "string", "pattern": r"^[A-Za-z0-9._-]*\*?$", "examples": ["eu-west", "eu-*"]}),
-]
-FieldName = Annotated[
-    str,
-    BeforeValidator(values.droppable),
-    WithJsonSchema({"type": "string", "pattern": "^[a-z][a-z0-9_]{0,63}$", "examples": ["seed", "logit_bias"]}),
-]
-Network = Annotated[
-    str, BeforeValidator(values.network), WithJsonSchema({"type": "string", "examples": ["10.0.0.0/8", "::1/128"]})
-]
-HeaderName = Annotated[
-    str,
-    BeforeValidator(values.header_name),
-    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9-]{1,64}$", "examples": ["x-user-region"]}),
-]
-
-
-UrlPath = Annotated[
-    str,
-    BeforeValidator(values.url_path),
-    WithJsonSchema({"type": "string", "pattern": "^/", "examples": ["/health"]}),
-]
 
 
 class Spec(BaseModel):
