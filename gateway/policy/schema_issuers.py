@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from gateway.policy import values
-from gateway.policy.schema import PlainName, Seconds, Spec, Text
+from gateway.policy.schema import Spec
+from gateway.policy.schema_values import PlainName, Seconds, Text
 
 LONGEST_LEEWAY_S = 300.0
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
