@@ -24,7 +24,7 @@ from gateway.backends.call import Call
 from gateway.budgets.claim import Beside
 from gateway.errors import BackendError, FirstdraftError
 from gateway.inference.deployment import TOKENS_PER_PRICE, Deployment
-from gateway.inference.usage import input_tokens_bound, input_tokens_estimate
+from gateway.inference.usage import believable, input_tokens_bound, input_tokens_charged, input_tokens_estimate
 from gateway.modes.draft import Draft
 from gateway.modes.plan import Plan
 from gateway.telemetry.record import AttemptRecord
@@ -55,6 +55,7 @@ async def keeps(plan: Plan, draft: Draft) -> bool:
         logprobs = await _score(plan, scorer, draft.text)
     except FirstdraftError:
         plan.record.score = "failed"
+        plan.backends.kept.note(scorer.id, kept=False)  # a server that has no scores is not asked for them for long
         return False
     kept = bool(logprobs) and _quantile(logprobs, rule.quantile) >= rule.least
     plan.record.score = "kept" if kept else "refined"
@@ -95,9 +96,14 @@ def _has_an_answer(plan: Plan) -> bool:
 
 def _beside(plan: Plan, scorer: Deployment, text: str) -> Beside:
     """The most that a score costs: a token for each byte, and the one that a prefill has to give."""
-    read = input_tokens_bound(plan.request, scorer.image_tokens) + len(text.encode("utf-8", "surrogatepass"))
+    read = _most_read(plan, scorer, text)
     cost = read * scorer.price.input_worst_nanousd + scorer.price.output_worst_nanousd
     return Beside(read + 1, -(-cost // TOKENS_PER_PRICE))
+
+
+def _most_read(plan: Plan, scorer: Deployment, text: str) -> int:
+    """The most tokens that prompt and draft can have."""
+    return input_tokens_bound(plan.request, scorer.image_tokens) + len(text.encode("utf-8", "surrogatepass"))
 
 
 async def _score(plan: Plan, scorer: Deployment, text: str) -> tuple[float, ...]:
@@ -125,22 +131,25 @@ async def _score(plan: Plan, scorer: Deployment, text: str) -> tuple[float, ...]
         return logprobs
     except FirstdraftError as error:
         record.outcome, record.status = error.code or "error", error.status
-        trial.failed(error)
         raise
     finally:
+        # A score that fails says nothing of the deployment's answers: its breaker is not told.
         trial.given_up()
         _settle(plan, scorer, record, text)
 
 
 def _settle(plan: Plan, scorer: Deployment, record: AttemptRecord, text: str) -> None:
-    """What reading cost: as the backend says, else what was sent, where it may have been read."""
+    """What reading cost: as the backend says, as far as it can be true; else what was sent, where it may be read."""
     usage = record.usage
     if usage is not None:
+        most = max(_most_read(plan, scorer, text), scorer.context_tokens or 0)
+        usage = believable(usage, input_tokens=most, output_tokens=1)
+        record.estimated = usage.estimated
         record.input_tokens, record.output_tokens = usage.input_tokens, usage.output_tokens
         record.cached_input_tokens = usage.cached_input_tokens
     elif record.connect_s is not None and record.outcome in {"cancelled", "backend_timeout", "backend_cut"}:
         record.estimated = True
-        record.input_tokens = input_tokens_estimate(plan.request) + len(text) // 3
+        record.input_tokens = input_tokens_charged(plan.request, scorer.image_tokens) + len(text) // 3
     record.cost_nanousd = scorer.price.cost_nanousd(
         input_tokens=record.input_tokens,
         output_tokens=record.output_tokens,

@@ -84,6 +84,46 @@ async def test_a_score_that_fails_costs_the_request_nothing(failure):
     assert (seen.record.score, seen.record.deployment) == ("failed", "cloud/m")
 
 
+async def test_a_server_without_scores_keeps_its_breaker_shut_and_is_left_alone():
+    """However often reading fails, answers are asked for; reading is not for long."""
+    shared = None
+    told = []
+    for _ in range(16):
+        seen = Seen()
+        work = plan({"edge": Script(ANSWER), "cloud": Script(FINAL)}, mode=Mode.CASCADE, finals=[CLOUD], draft=EDGE)
+        work = replace(work, cascade=NEVER, refine=GATE)
+        shared = shared or work.backends
+        shared.scripts = work.backends.scripts
+        shared.scores = [BackendBroken("no such thing")]
+        await mode.run(replace(work, backends=shared), seen)
+        told.append(work.record.score)
+        assert work.record.deployment == "cloud/m"
+    assert told[0] == "failed"
+    assert told[-1] == "no_gain"
+    assert (
+        shared.health.unhealthy() == frozenset() if callable(shared.health.unhealthy) else not shared.health.unhealthy
+    )
+
+
+async def test_a_read_is_never_believed_to_be_longer_than_it_can_have_been():
+    """What the backend counts beyond that locks nobody's budget."""
+    seen = await run([(-0.1,)])
+    score = next(attempt for attempt in seen.record.attempts if attempt.role == "score")
+    assert not score.estimated
+    seen = Seen()
+    work = plan({"edge": Script(ANSWER), "cloud": Script(FINAL)}, mode=Mode.CASCADE, finals=[CLOUD], draft=EDGE)
+    work = replace(work, cascade=NEVER, refine=GATE)
+
+    async def lies(call, _text):
+        call.record.usage = Usage(input_tokens=10**9, output_tokens=10**9)
+        return (-0.1,)
+
+    work.backends.score = lies
+    await mode.run(work, seen)
+    score = next(attempt for attempt in work.record.attempts if attempt.role == "score")
+    assert (score.input_tokens, score.output_tokens, score.estimated) == (40 + 64 + 16 + len("Paris it is."), 1, True)
+
+
 async def test_a_score_that_the_budget_has_no_room_for_is_not_asked():
     """What reading costs at most is in the hold before anything is sent."""
     held = Held(grants=False)
