@@ -100,9 +100,7 @@ async def test_a_server_without_scores_keeps_its_breaker_shut_and_is_left_alone(
         assert work.record.deployment == "cloud/m"
     assert told[0] == "failed"
     assert told[-1] == "no_gain"
-    assert (
-        shared.health.unhealthy() == frozenset() if callable(shared.health.unhealthy) else not shared.health.unhealthy
-    )
+    assert shared.health.unhealthy() == frozenset()
 
 
 async def test_a_read_is_never_believed_to_be_longer_than_it_can_have_been():
