@@ -34,7 +34,7 @@ from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.inference.usage import Usage
 from gateway.wire.anthropic_messages_error import encode_error
 from gateway.wire.collected import Block, Collected
-from gateway.wire.draft_frame import draft_fields
+from gateway.wire.draft_frame import draft_fields, draft_frame
 from gateway.wire.fields import RAW_FIELDS
 
 KEEPALIVE = b'event: ping\ndata: {"type":"ping"}\n\n'
@@ -54,6 +54,7 @@ class StreamEncoder:
         self, *, request: InferenceRequest, response_id: str, created: int, model: str, wish: DraftWish
     ) -> None:
         self._shows_reasoning = request.shows_reasoning
+        self._sources = request.sources
         self._head = _Head(response_id, model)
         self._created = created
         self._wish = wish
@@ -157,7 +158,7 @@ class StreamEncoder:
     def _draft(self, event: DraftText | DraftCompleted | DraftJudged) -> bytes:
         if self._wish is DraftWish.FRAMES:
             self._seq += 1
-            return _event({"type": "ping", "draft": {"seq": self._seq - 1, **draft_fields(event)}})
+            return _event({"type": "ping", "draft": draft_frame(self._seq - 1, event, self._sources)})
         if self._wish is DraftWish.REASONING and isinstance(event, DraftText) and event.text:
             return self._reasoning(ReasoningDelta(event.text))
         return b""
@@ -170,6 +171,7 @@ class AnswerEncoder:
         self, *, request: InferenceRequest, response_id: str, created: int, model: str, wish: DraftWish
     ) -> None:
         self._shows_reasoning = request.shows_reasoning
+        self._sources = request.sources
         self._head = _Head(response_id, model)
         self._created = created
         self._wish = wish
@@ -192,12 +194,17 @@ class AnswerEncoder:
                 self._collected.add(event)
 
     def body(self) -> bytes:
-        """The response's body. A backend's own body passes as it came, but for a draft that the client asked for."""
-        draft = self._draft if self._wish is DraftWish.FRAMES else {}
+        """The response's body. A backend's own passes as it came, but for a draft that was asked for, and sources."""
+        more: dict[str, Any] = {}
+        if self._draft and self._wish is DraftWish.FRAMES:
+            more["draft"] = self._draft
+        if self._sources:
+            more["sources"] = self._sources
         if self._whole is not None:
-            if not draft:
+            if not more:
                 return self._whole.body
-            return _ENCODER.encode(RAW_FIELDS.decode(self._whole.body) | {"draft": msgspec.Raw(_ENCODER.encode(draft))})
+            raw = {name: msgspec.Raw(_ENCODER.encode(value)) for name, value in more.items()}
+            return _ENCODER.encode(RAW_FIELDS.decode(self._whole.body) | raw)
         collected = self._collected
         if collected.finished is None:
             raise InternalError("the answer ended without a finish reason")
@@ -205,7 +212,7 @@ class AnswerEncoder:
             _block(block) for block in collected.blocks if self._shows_reasoning or not isinstance(block, Reasoning)
         ]
         message = self._head.message(blocks, collected.finished, collected.usage or Usage())
-        return _ENCODER.encode(message | ({"draft": draft} if draft else {}))
+        return _ENCODER.encode(message | more)
 
 
 class _Head(msgspec.Struct, frozen=True):

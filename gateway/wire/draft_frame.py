@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gateway.inference.events import DraftCompleted, DraftJudged, DraftState, DraftText
+
+
+def draft_frame(seq: int, event: DraftText | DraftCompleted | DraftJudged, sources: Sequence[str]) -> dict[str, Any]:
+    """The `draft` object of a stream's frame; the first one names the documents whose passages are in the prompt."""
+    draft = {"seq": seq, **draft_fields(event)}
+    if seq == 0 and sources:
+        draft["sources"] = sources
+    return draft
 
 
 def draft_fields(event: DraftText | DraftCompleted | DraftJudged) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from gateway.inference.events import (
 from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.inference.usage import Usage
 from gateway.wire.collected import Collected
-from gateway.wire.draft_frame import draft_fields
+from gateway.wire.draft_frame import draft_fields, draft_frame
 from gateway.wire.openai_chat_error import encode_error
 from gateway.wire.openai_logprobs import chat_logprobs
 from gateway.wire.sse import frame
@@ -150,11 +150,8 @@ class StreamEncoder:
 
     def _draft(self, event: DraftText | DraftCompleted | DraftJudged) -> bytes:
         if self._wish is DraftWish.FRAMES:
-            draft = {"seq": self._seq, **draft_fields(event)}
-            if self._seq == 0 and self._sources:
-                draft["sources"] = self._sources
             self._seq += 1
-            return self._chunk({}, draft=draft)
+            return self._chunk({}, draft=draft_frame(self._seq - 1, event, self._sources))
         if self._wish is DraftWish.REASONING and isinstance(event, DraftText) and event.text:
             return self._chunk({"reasoning_content": event.text})
         return b""

@@ -31,7 +31,7 @@ from gateway.inference.events import (
 )
 from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.wire.collected import Block, Collected
-from gateway.wire.draft_frame import draft_fields
+from gateway.wire.draft_frame import draft_fields, draft_frame
 from gateway.wire.openai_chat_error import told
 from gateway.wire.openai_responses_answer import (
     ResponseObject,
@@ -55,6 +55,7 @@ class _Writer:
     ) -> None:
         self.head = ResponseObject(request=request, response_id=response_id, created=created, model=model)
         self.head.kept = is_kept(request)
+        self._sources = request.sources
         self._wish = wish
         self._collected = Collected()
 
@@ -211,7 +212,7 @@ class StreamEncoder(_Writer):
 
     def _draft(self, event: DraftText | DraftCompleted | DraftJudged) -> bytes:
         if self._wish is DraftWish.FRAMES:
-            frame = {"seq": self._draft_seq, **draft_fields(event)}
+            frame = draft_frame(self._draft_seq, event, self._sources)
             self._draft_seq += 1
             # openai-node takes the response in this event for all that there is so far.
             so_far = self.head.begun(items_of(self._collected.blocks, self.head, "in_progress"))
@@ -256,9 +257,11 @@ class AnswerEncoder(_Writer):
                 self._collected.add(event)
 
     def body(self) -> bytes:
-        """The response's body, with the draft that the client asked for."""
-        draft = {"draft": self._draft} if self._draft and self._wish is DraftWish.FRAMES else {}
-        return _ENCODER.encode(self.response() | draft)
+        """The response's body, with the draft that the client asked for, and the sources of what it was told."""
+        more: dict[str, Any] = {"sources": self._sources} if self._sources else {}
+        if self._draft and self._wish is DraftWish.FRAMES:
+            more["draft"] = self._draft
+        return _ENCODER.encode(self.response() | more)
 
 
 class _OpenItem:

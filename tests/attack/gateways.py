@@ -89,7 +89,7 @@ class Gateway:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, stderr=log, stdout=asyncio.subprocess.DEVNULL, env=environ
             )
-        ends = time.monotonic() + 60
+        ends = time.monotonic() + 180  # the machine may be busy
         while not self.url:
             await asyncio.sleep(0.05)
             found = re.search(rb'"url": ?"(http[^"]+)"', self._log.read_bytes()[size:])

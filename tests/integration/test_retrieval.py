@@ -5,6 +5,7 @@ import json
 import time
 
 import aiohttp
+import anthropic
 import numpy as np
 import openai
 import pytest
@@ -103,6 +104,41 @@ async def test_sdk_takes_such_an_answer(gateway, upstream):
             model="large", messages=[{"role": "user", "content": QUESTION}]
         ) as stream:
             assert (await stream.get_final_completion()).choices[0].message.content
+
+
+async def test_sources_are_in_answers_of_other_schemas(gateway, upstream, http):
+    """A response and a message name their sources beside what the schema has; both official SDKs give them out."""
+    url = gateway.base_url
+    async with openai.AsyncOpenAI(base_url=url, api_key=KEY) as client:
+        response = await client.responses.create(model="large", input=QUESTION)
+        assert (response.sources, bool(response.output_text)) == (["leave.md", "pay.md"], True)
+    async with anthropic.AsyncAnthropic(base_url=url.removesuffix("/v1"), api_key=KEY) as client:
+        asked = [{"role": "user", "content": QUESTION}]
+        message = await client.messages.create(model="large", max_tokens=50, messages=asked)
+        assert (message.sources, message.stop_reason) == (["leave.md", "pay.md"], "end_turn")
+
+
+async def test_sources_are_in_the_first_draft_frame(start_gateway, upstream, http, tmp_path, documents):
+    """On each surface the first frame of a draft names them, where every SDK looks past it."""
+    index(tmp_path, documents)
+    upstream.default = Script(think_s=2.0)
+    source = policy(upstream).replace(
+        "mode: cloud_only\n    models: [large]", "mode: draft_refine\n    models: [large]"
+    )
+    gateway = await start_gateway(source)
+    auth = {"authorization": f"Bearer {KEY}"}
+    asked = {"model": "large", "stream": True, "draft": "frames"}
+    messages = [{"role": "user", "content": QUESTION}]
+    for path, body in (
+        ("chat/completions", {"messages": messages}),
+        ("responses", {"input": QUESTION}),
+        ("messages", {"messages": messages, "max_tokens": 40}),
+    ):
+        async with http.post(f"{gateway.base_url}/{path}", json=asked | body, headers=auth) as response:
+            lines = [line[6:] async for line in response.content if line.startswith(b"data: {")]
+        drafts = [value["draft"] for line in lines if "draft" in (value := json.loads(line))]
+        assert drafts[0]["sources"] == ["leave.md", "pay.md"], path
+        assert not any("sources" in draft for draft in drafts[1:])
 
 
 async def test_what_is_found_again_is_not_searched_again(gateway, upstream, http):
