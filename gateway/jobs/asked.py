@@ -36,7 +36,7 @@ class Who(msgspec.Struct, frozen=True, kw_only=True):
         known = policy.tenants.get(self.tenant)
         if known is None:
             raise Unauthenticated("The tenant that asked for this is not known here any more.")
-        if self.key_in_policy and policy_has_key(policy, self.tenant, self.key) is False:
+        if self.key_in_policy and not policy_has_key(policy, self.tenant, self.key):
             raise Unauthenticated("The API key that this was asked for with has been removed.")
         tenant = msgspec.structs.replace(known.tenant, labels=known.tenant.labels | frozenset(self.labels))
         return Identity(tenant=tenant, key=self.key)

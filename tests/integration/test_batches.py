@@ -122,6 +122,8 @@ async def test_passing_errors_are_tried_again(start_gateway, upstream, client_of
     done = await client.over(await client.begin(lines_of(2)))
     assert done["request_counts"]["completed"] == 2
     assert len(upstream.requests) >= 3
+    metrics = (await client.http.get(f"{gateway.url}/metrics")).text
+    assert 'firstdraft_jobs_total{job="batch",outcome="ok"} 2.0' in metrics
 
 
 async def test_a_batch_whose_time_is_over(start_gateway, upstream, client_of):

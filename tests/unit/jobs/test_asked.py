@@ -1,7 +1,7 @@
 import pytest
 
 from gateway.errors import Unauthenticated
-from gateway.jobs.asked import Who
+from gateway.jobs.asked import Who, policy_has_key
 from gateway.policy.load import load_policy
 from tests.gateway_fixture import policy_text
 
@@ -29,3 +29,11 @@ def test_whoever_may_not_any_more_gets_nothing(policy, who):
 def test_a_key_that_never_stood_in_the_policy_cannot_be_removed_from_it(policy):
     """Who was known in another way, by a token or without a key, stays known as long as the tenant is."""
     assert Who(tenant="acme", key="a token's subject").identity(policy).key == "a token's subject"
+
+
+def test_a_key_stands_in_the_policy_by_its_name(policy):
+    """A key is known by its tenant and its name; another tenant's of the same name is another."""
+    assert policy_has_key(policy, "acme", "prod")
+    assert policy_has_key(policy, "other", "prod")
+    assert not policy_has_key(policy, "acme", "removed")
+    assert not policy_has_key(policy, "gone", "prod")
