@@ -35,11 +35,12 @@ _pack = msgspec.msgpack.Encoder().encode
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """One record. `tries` counts how often it was begun."""
+    """One record."""
 
     state: State
     asked: Asked
-    tries: int
+    is_anew: bool
+    """Another gateway took it over: what was read along before is not what comes now."""
     draft: dict[str, Any] | None = None
     answer: Answer | None = None
 
@@ -74,8 +75,8 @@ class LaterRecords:
 
     async def get(self, name: str) -> Kept | None:
         """The record; None: there is none, or no longer. Raises StoreUnavailable."""
-        state, asked, tries, draft, answer = await self._store.command(
-            "HMGET", name, "state", "asked", "tries", "draft", "answer"
+        state, asked, anew, draft, answer = await self._store.command(
+            "HMGET", name, "state", "asked", "anew", "draft", "answer"
         )
         if state is None:
             return None
@@ -83,7 +84,7 @@ class LaterRecords:
             return Kept(
                 state=state.decode(),
                 asked=self._opened(asked, name, "asked", Asked),
-                tries=int(tries),
+                is_anew=anew is not None,
                 draft=None if draft is None else self._opened(draft, name, "draft", dict[str, Any]),
                 answer=None if answer is None else self._opened(answer, name, "answer", Answer),
             )

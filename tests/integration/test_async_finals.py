@@ -195,6 +195,31 @@ async def test_a_gateway_that_drains_hands_over(start_gateway, upstream, client,
     assert len(upstream.requests) == 2
 
 
+async def test_a_stream_that_is_begun_anew_is_not_gone_on_with(start_gateway, upstream, client, store):
+    """Who has read the beginning of one answer must not get the end of another: the stream is read from its start."""
+    upstream.queue.append(Script(text="first " * 50, chunks=50, delay_s=0.1))
+    upstream.default = Script(text="second", chunks=3)
+    policy = policy_text(upstream.base_url)
+    one = await start_gateway(policy, edge=False, lease_s=2.0)
+    other = await start_gateway(policy, edge=False, lease_s=2.0)
+    body = {"model": "large", "input": "hello", "background": True, "stream": True}
+    async with client.stream("POST", f"{one.base_url}/responses", json=body, headers=one.auth) as stream:
+        seen = ""
+        async for piece in stream.aiter_text():
+            seen += piece
+            if "first" in seen:
+                break
+        where = "/v1/responses/" + seen.split('"id":"')[1].split('"')[0]
+        one.services.drain()
+        one.services.cut()
+    again = await client.get(other.url + where, params={"stream": "true"}, headers=one.auth)
+    assert "second" in again.text
+    assert "first" not in again.text
+    assert "response.completed" in again.text
+    gone_on = await client.get(other.url + where, params={"stream": "true", "starting_after": 4}, headers=one.auth)
+    assert (gone_on.status_code, gone_on.json()["error"]["code"]) == (400, "response_begun_anew")
+
+
 async def until(true, seconds=10.0):
     """Wait until something is true."""
     end = time.monotonic() + seconds

@@ -11,5 +11,5 @@ if tonumber(record[2]) > now then
   return {1}
 end
 local tries = tonumber(record[3]) + 1
-redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'lease', now + ARGV[2], 'tries', tries)
+redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'lease', now + ARGV[2], 'tries', tries, 'anew', 1)
 return {2, tries, record[4]}

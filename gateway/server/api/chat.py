@@ -70,8 +70,11 @@ async def delete(http: web.Request) -> web.Response:
         NotFound: this tenant has no such completion, or no longer.
     """
     tenant, answer_id = http[IDENTITY].tenant.name, http.match_info["id"]
-    if not await http.app[SERVICES].jobs.later.delete(tenant, answer_id):
+    later = http.app[SERVICES].jobs.later
+    kept = await later.get(tenant, answer_id)
+    if kept is None or kept.asked.url != URL:
         raise _not_there(answer_id)
+    await later.delete(tenant, answer_id)
     return web.Response(body=encode_deleted(answer_id), content_type="application/json")
 
 

@@ -84,10 +84,12 @@ async def _stream_again(http: web.Request, kept: Kept | None, first: int) -> web
         raise _not_streamed()
     if not decode_request(kept.asked.body).stream:
         raise _not_streamed()
-    while kept is not None and kept.state == "running":
-        if first and kept.tries > 1:
+    while kept is not None:
+        if first and kept.is_anew:
             message = "This response was begun anew, because its gateway was lost: read it without 'starting_after'."
             raise InvalidRequest(message, param="starting_after", code="response_begun_anew")
+        if kept.state != "running":
+            break
         job = later.here(tenant, response_id)
         if job is not None:
             return await follow(http, job, first)
@@ -106,12 +108,15 @@ async def cancel(http: web.Request) -> web.Response:
     """
     tenant, response_id = http[IDENTITY].tenant.name, http.match_info["id"]
     services = http.app[SERVICES]
-    await services.jobs.later.cancel(tenant, response_id)
     kept = await services.jobs.later.get(tenant, response_id)
     if kept is None or kept.asked.url != URL:
         if await services.conversations.get(tenant, response_id) is None:
             raise _not_there(http)
         raise InvalidRequest("Only a response that is made in the background can be cancelled.")
+    if await services.jobs.later.cancel(tenant, response_id):
+        kept = msgspec.structs.replace(kept, state="cancelled", answer=None)
+    else:
+        kept = await services.jobs.later.get(tenant, response_id) or kept
     return web.Response(body=_body_of(kept, None), content_type="application/json")
 
 
@@ -119,7 +124,10 @@ async def delete(http: web.Request) -> web.Response:
     """Forget a response that was kept; one that is still being made is ended."""
     tenant, response_id = http[IDENTITY].tenant.name, http.match_info["id"]
     services = http.app[SERVICES]
-    was_later = await services.jobs.later.delete(tenant, response_id)
+    kept = await services.jobs.later.get(tenant, response_id)
+    was_later = kept is not None and kept.asked.url == URL
+    if was_later:
+        await services.jobs.later.delete(tenant, response_id)
     if not await services.conversations.delete(tenant, response_id) and not was_later:
         raise _not_there(http)
     return web.Response(body=encode_deleted(response_id), content_type="application/json")
@@ -135,7 +143,7 @@ def _body_of(kept: Kept, job: Job | None) -> bytes:
         return msgspec.json.encode(head.waiting("failed", msgspec.json.decode(found.body).get("error") or {}))
     if kept.state == "cancelled":
         return msgspec.json.encode(head.waiting("cancelled"))
-    return msgspec.json.encode(head.waiting("queued" if job is None and kept.tries == 1 else "in_progress"))
+    return msgspec.json.encode(head.waiting("queued" if job is None and not kept.is_anew else "in_progress"))
 
 
 def _head(asked: Asked, request: InferenceRequest) -> ResponseObject:
