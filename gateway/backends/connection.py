@@ -8,6 +8,8 @@ that for POST.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import weakref
 from collections.abc import Callable
 
@@ -19,6 +21,8 @@ from yarl import URL
 from gateway.inference.deployment import Backend
 
 _KEEPALIVE_S = 30.0
+_TCP_INFO_BYTES, _RTT_AT = 104, 68
+"""How much of `struct tcp_info` is asked for, and where its smoothed round trip time stands (linux/tcp.h)."""
 _MOST_CHECK_BYTES = 64 * 1024
 _ANTHROPIC_VERSION = "2023-06-01"
 """Of the Messages API: the only one there is."""
@@ -170,6 +174,20 @@ def _session(*, force_close: bool) -> aiohttp.ClientSession:
         trust_env=False,
         auto_decompress=False,
     )
+
+
+def round_trip_s(response: aiohttp.ClientResponse) -> float | None:
+    """How long a round trip takes on the response's connection, as Linux measures it all along; None: not known."""
+    transport = None if response.connection is None else response.connection.transport
+    connected = None if transport is None else transport.get_extra_info("socket")
+    if connected is None or not hasattr(socket, "TCP_INFO"):
+        return None
+    try:
+        info: bytes = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    except OSError:
+        return None
+    microseconds: int = struct.unpack_from("=I", info, _RTT_AT)[0] if len(info) == _TCP_INFO_BYTES else 0
+    return microseconds / 1_000_000 or None
 
 
 def _was_answered(error: Exception) -> bool:

@@ -29,6 +29,7 @@ class EdgeBackend:
             InvalidRequest: the edge cannot do what one of the request's fields asks for.
         """
         refuse_native_only(call.request, call.deployment, can="logprobs")
+        call.record.at = "edge"
         limits = call.deployment.backend.timeouts
         began = asyncio.get_running_loop().time()
         end = min(call.deadline, began + limits.total_s)

@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 
 from gateway.backends.call import Call
-from gateway.backends.connection import Connections
+from gateway.backends.connection import Connections, round_trip_s
 from gateway.backends.content_coding import ContentDecoder, Identity, content_decoder
 from gateway.backends.dialect import Dialect, Translation, dialect_of
 from gateway.backends.failures import LIBRARY_ERRORS, failure
@@ -231,6 +231,7 @@ class _Attempt:
         return response
 
     async def receive(self, response: aiohttp.ClientResponse, emit: Emit) -> None:
+        self._record.network_s = round_trip_s(response)
         if response.status >= 400:
             raise await self._refusal(response)
         stream = self._call.request.stream
@@ -286,6 +287,7 @@ class _Attempt:
     async def _read_whole(self, content: aiohttp.StreamReader, coding: ContentDecoder, emit: Emit) -> None:
         body = await self._read(content, coding, _MOST_ANSWER_BYTES)
         answer = self._dialect.decode(body, deployment=self._id)
+        self._record.whole_s = self._loop.time() - self._sent
         self._record.usage = answer.usage
         self.limits.pause()
         await emit(answer)

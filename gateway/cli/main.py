@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("gateway.cli.init:init", "Write a first policy folder, with comments."),
     "ask": ("gateway.cli.ask:ask", "Ask a running gateway, and watch the draft become the final."),
     "status": ("gateway.cli.status:status", "Say whether a running gateway is ready, and what it waits for."),
+    "doctor": ("gateway.cli.doctor:doctor", "Say which phase is slow, where, and what to do about it."),
     "keys": ("gateway.cli.keys:keys", "API keys of tenants."),
     "budget": ("gateway.cli.budget:budget", "What tenants have spent, and counters made anew."),
     "bench": ("gateway.cli.bench:bench", "Measure a running gateway with your own questions."),

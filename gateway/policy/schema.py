@@ -34,6 +34,7 @@ from gateway.policy.schema_values import (
     Share,
     Text,
     Tries,
+    UrlPath,
     Weight,
     Word,
 )
@@ -73,11 +74,7 @@ class TimeoutsSpec(Spec):
 class CheckSpec(Spec):
     """A GET that says whether the backend serves: any status from 200 to 299."""
 
-    path: Annotated[
-        str,
-        BeforeValidator(values.url_path),
-        WithJsonSchema({"type": "string", "pattern": "^/", "examples": ["/health"]}),
-    ]
+    path: UrlPath
     every: Seconds = 5.0
 
 

@@ -14,6 +14,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -30,6 +31,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from gateway.telemetry.record import AttemptRecord, RequestRecord
 from gateway.telemetry.snapshot import Snapshot, SnapshotCollector
+from gateway.telemetry.waste import waste
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
@@ -40,6 +42,9 @@ _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _MOST_LABEL_SETS = 500
 _TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
 _TPOT_BUCKETS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5)
+_PHASE_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0, 60.0)
+PHASES = ("queue", "connect", "prefill", "decode", "whole", "network")
+_PHASE_TIMES = attrgetter(*(f"{phase}_s" for phase in PHASES))
 _CLASSIFY_BUCKETS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1)
 _E2E_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _HEALTHY = frozenset({"closed", "half_open"})
@@ -128,8 +133,14 @@ class Metrics:
 
     def _count_attempts(self) -> None:
         self._attempts = self._counter("attempts", "Tries on a deployment.", ("deployment", "outcome"))
-        self._phases = self._counter(
-            "attempt_seconds", "Time of attempts by phase: queue, connect, prefill, decode.", ("deployment", "phase")
+        self._phases = self._histogram(
+            "attempt_phase",
+            "Time of attempts by phase: queue, connect, prefill, decode; whole, where these cannot be told; network.",
+            ("deployment", "at", "phase"),
+            _PHASE_BUCKETS,
+        )
+        self._waste = self._counter(
+            "tokens_thrown_away", "Tokens of useless drafts, of hedges that lost, of failures.", ("deployment", "why")
         )
         self._health_changes = self._counter(
             "health_changes", "Changes of deployments' health, by the new state.", ("deployment", "state")
@@ -187,23 +198,21 @@ class Metrics:
 
     def _observe_attempts(self, record: RequestRecord) -> None:
         for attempt in record.attempts:
-            self._observe_attempt(attempt)
+            self._observe_attempt(attempt, record.draft)
         if record.hedge:
             self._hedges.of(record.route, record.hedge).inc()
         if record.cascade:
             self._cascades.of(record.route, record.cascade).inc()
 
-    def _observe_attempt(self, attempt: AttemptRecord) -> None:
+    def _observe_attempt(self, attempt: AttemptRecord, draft: str) -> None:
         name = attempt.deployment
         self._attempts.of(name, attempt.outcome).inc()
-        if attempt.queue_s:
-            self._phases.of(name, "queue").inc(attempt.queue_s)
-        if attempt.connect_s:
-            self._phases.of(name, "connect").inc(attempt.connect_s)
-        if attempt.prefill_s:
-            self._phases.of(name, "prefill").inc(attempt.prefill_s)
-        if attempt.decode_s:
-            self._phases.of(name, "decode").inc(attempt.decode_s)
+        for phase, seconds in zip(PHASES, _PHASE_TIMES(attempt), strict=True):
+            if seconds is not None:
+                self._phases.of(name, attempt.at, phase).observe(seconds)
+        why, tokens = waste(attempt, draft)
+        if tokens:
+            self._waste.of(name, why).inc(tokens)
 
     def _observe_draft(self, record: RequestRecord) -> None:
         if record.cascade:

@@ -14,6 +14,8 @@ class AttemptRecord:
     """One try on one deployment. Times are seconds; None where the phase was not reached."""
 
     deployment: str
+    at: str = "backend"
+    """Or `edge`."""
     role: str = "final"
     """`final`; `draft`; `score`: a larger model read a draft (`modes.score`)."""
     is_charged: bool = True
@@ -29,6 +31,10 @@ class AttemptRecord:
     """From the request being sent (edge: measured there) to the first token."""
     decode_s: float | None = None
     """From the first token to the last."""
+    whole_s: float | None = None
+    """From the request being sent to the last byte, of an answer that comes at once."""
+    network_s: float | None = None
+    """A round trip on the connection, as the kernel measures it; a part of the prefill."""
     input_tokens: int = 0
     output_tokens: int = 0
     cached_input_tokens: int = 0

@@ -14,6 +14,7 @@ import structlog
 
 from gateway.telemetry.log import finished_line, writes_json
 from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.waste import thrown_away
 
 _EVENT = "request"
 
@@ -32,11 +33,14 @@ class RequestLog:
         """Log one request. Has to be called in a running event loop; never fails for the log's sake."""
         if not self._enabled:
             return
+        fields = record.fields()
+        if wasted := thrown_away(record):
+            fields["thrown_away"] = wasted
         if self._sink is None:
-            self._bound.info(_EVENT, **record.fields())
+            self._bound.info(_EVENT, **fields)
             return
         time = datetime.now(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
-        self._lines.append(finished_line({"time": time, "level": "info", "event": _EVENT, **record.fields()}))
+        self._lines.append(finished_line({"time": time, "level": "info", "event": _EVENT, **fields}))
         if len(self._lines) == 1:
             asyncio.get_running_loop().call_soon(self.close)
 

@@ -34,7 +34,9 @@ def record(**changes):
         "output_tokens": 50,
         "cost_nanousd": 2_500_000,
         "attempts": [
-            AttemptRecord(deployment="edge/smollm2", role="draft", outcome="ok", queue_s=0.01, prefill_s=0.07),
+            AttemptRecord(
+                deployment="edge/smollm2", at="edge", role="draft", outcome="ok", queue_s=0.01, prefill_s=0.07
+            ),
             AttemptRecord(deployment="gpu/large", outcome="ok", connect_s=0.1, prefill_s=0.7, decode_s=2.0),
         ],
     }
@@ -83,10 +85,10 @@ def test_one_request():
         f"firstdraft_cost_usd_total{{{by}}}": 0.0025,
         "firstdraft_attempts_total{deployment=edge/smollm2,outcome=ok}": 1,
         "firstdraft_attempts_total{deployment=gpu/large,outcome=ok}": 1,
-        "firstdraft_attempt_seconds_total{deployment=edge/smollm2,phase=queue}": 0.01,
-        "firstdraft_attempt_seconds_total{deployment=gpu/large,phase=connect}": 0.1,
-        "firstdraft_attempt_seconds_total{deployment=gpu/large,phase=prefill}": 0.7,
-        "firstdraft_attempt_seconds_total{deployment=gpu/large,phase=decode}": 2.0,
+        "firstdraft_attempt_phase_seconds_sum{at=edge,deployment=edge/smollm2,phase=queue}": 0.01,
+        "firstdraft_attempt_phase_seconds_sum{at=backend,deployment=gpu/large,phase=connect}": 0.1,
+        "firstdraft_attempt_phase_seconds_sum{at=backend,deployment=gpu/large,phase=prefill}": 0.7,
+        "firstdraft_attempt_phase_seconds_sum{at=backend,deployment=gpu/large,phase=decode}": 2.0,
     }
     assert {name: found.get(name) for name in expected} == expected
 
