@@ -11,6 +11,7 @@
     │   ├── UnknownModel             404 no model of that name for this tenant
     │   ├── NotFound                 404 no such URL or object
     │   ├── MethodNotAllowed         405
+    │   ├── Conflict                 409 a name that is taken, a change that another overtook
     │   ├── BodyTooLarge             413
     │   ├── UnsupportedEncoding      415 the body is packed in a way that is not known here
     │   ├── BudgetSpent              429 a token or money budget is used up; waiting will not help soon
@@ -167,6 +168,13 @@ class MethodNotAllowed(RequestError):
 
     status = 405
     code = "method_not_allowed"
+
+
+class Conflict(RequestError):
+    """What is asked for does not fit what is there: a name that is taken, a change that another overtook."""
+
+    status = 409
+    code = "conflict"
 
 
 class BodyTooLarge(RequestError):

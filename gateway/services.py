@@ -10,12 +10,10 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +39,20 @@ from gateway.policy.store import PolicyStore
 from gateway.retrieval.found import FoundBefore
 from gateway.retrieval.prompt import Passages
 from gateway.retrieval.stores import Retrieval
+from gateway.routing.with_tenants import WithTenants
 from gateway.settings import Settings
 from gateway.store.client import Store
 from gateway.store.embedded import EmbeddedValkey
 from gateway.store.members import EVERY_S, Members
 from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.recent import Recent
 from gateway.telemetry.record import RequestRecord
 from gateway.telemetry.request_log import RequestLog
 from gateway.telemetry.snapshot import EdgeSnapshot, Snapshot
+from gateway.tenants.registry import TenantRegistry
 from gateway.tenants.vouching import Vouching
 
-_RECENT_REQUESTS = 1_000
 _RETIRE_EVERY_S = 5.0
 _EDGE_WAIT_S = 180.0
 """After so long a gateway whose edge never became warm serves without it."""
@@ -113,33 +113,6 @@ class Readiness:
         return {"status": "ready" if self.ready else "not ready", **self.parts}
 
 
-class Recent:
-    """The newest requests of this worker, so that a tenant can look its own up."""
-
-    def __init__(self) -> None:
-        self._records: OrderedDict[str, RequestRecord] = OrderedDict()
-        self._last: dict[str, str] = {}
-
-    def add(self, record: RequestRecord) -> None:
-        """Remember a finished request; the oldest is forgotten."""
-        self._records[record.request_id] = record
-        self._last[record.tenant] = record.request_id
-        if len(self._records) > _RECENT_REQUESTS:
-            _, oldest = self._records.popitem(last=False)
-            if self._last.get(oldest.tenant) == oldest.request_id:
-                del self._last[oldest.tenant]
-
-    def newest(self, number: int, *, tenant: str | None = None) -> list[RequestRecord]:
-        """The newest requests, of one tenant or of all, the newest first."""
-        matching = (one for one in reversed(self._records.values()) if tenant is None or one.tenant == tenant)
-        return list(islice(matching, number))
-
-    def get(self, tenant: str, request_id: str | None) -> RequestRecord | None:
-        """The tenant's request of that id, or its last one; never another tenant's."""
-        record = self._records.get(request_id or self._last.get(tenant, ""))
-        return record if record is not None and record.tenant == tenant else None
-
-
 @dataclass(slots=True, kw_only=True)
 class Services:
     """What one worker's requests share."""
@@ -166,6 +139,9 @@ class Services:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while the gateway drains and no request is in flight."""
     edge_was_warm: bool = False
+    registry: TenantRegistry
+    with_tenants: WithTenants = field(default_factory=WithTenants)
+    """The policy's tenants and those of the store."""
     vouching: Vouching = field(default_factory=Vouching)
     jobs: Jobs = field(init=False)
     loopback: bool = field(init=False)
@@ -225,6 +201,11 @@ class Services:
         """An answer is there that its request did not wait for: its tenant can look up what it cost."""
         self.metrics.begin()
         self.finish(record)
+
+    async def renew_tenants(self) -> None:
+        """Have the tenants of the store in force as they are known now."""
+        self.with_tenants.give(self.registry.tenants)
+        await self.policy.complete(self.with_tenants.complete)
 
     async def snapshot(self) -> Snapshot:
         """What is true now, for a scrape."""
@@ -325,6 +306,7 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
             backends=backends,
             conversations=Conversations(store, _sealer(settings)),
             members=Members(store),
+            registry=TenantRegistry(store),
             retrieval=retrieval,
             pipeline=Pipeline(
                 ledger=ledger,
@@ -339,9 +321,7 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
             started_at=int(time.time()),
         )
         stack.callback(services.log.close)
-        await stack.enter_async_context(services.vouching)
-        if policy.current.issuers:
-            services.vouching.load()
+        await _know_tenants(stack, services)
         services.jobs = await stack.enter_async_context(_jobs(services))
         for work, name in (
             (_retire_backends(services), "retire backends"),
@@ -349,6 +329,7 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
             (_note_warm_edge(services), "note the warm edge"),
             (_warm_classifiers(services), "warm the classifiers"),
             (_report_policy(services), "report policy"),
+            (services.registry.follow(services.renew_tenants), "follow tenants"),
             (decisions.keep_writing(), "record decisions"),
         ):
             stack.push_async_callback(_end, asyncio.create_task(work, name=name))
@@ -427,6 +408,18 @@ async def _report_policy(services: Services) -> None:
     finally:
         with contextlib.suppress(StoreUnavailable):
             await services.members.leave()
+
+
+async def _know_tenants(stack: AsyncExitStack, services: Services) -> None:
+    """Have what knows tokens ready, and the tenants of the store in force; without the store, those that come later."""
+    await stack.enter_async_context(services.vouching)
+    if services.policy.current.issuers:
+        services.vouching.load()
+    try:
+        if await services.registry.look():
+            await services.renew_tenants()
+    except StoreUnavailable as error:
+        structlog.get_logger().warning("tenants_not_read", reason=error.message)
 
 
 async def _cache_secret(store: Store) -> bytes:

@@ -28,6 +28,7 @@ _QUIET_S = 0.05
 _MOST_LOOKS_AT_A_CHANGE = 20
 
 Loader = Callable[[Path, Mapping[str, str]], CompiledPolicy]
+Complete = Callable[[CompiledPolicy], CompiledPolicy]
 Signature = tuple[tuple[str, int, int, int], ...]
 """Of each file: its name, when it changed (ns), its size and its inode."""
 
@@ -52,7 +53,10 @@ class PolicyStore:
         self._poll_s = poll_s
         self._load = load
         self._history = history
+        self._loaded: CompiledPolicy | None = None
         self._current: CompiledPolicy | None = None
+        self._complete: Complete = _as_it_is
+        self._swapping = asyncio.Lock()
         self._refused: str | None = None
         self._seen: Signature = ()
         self._looks_since_refused = 0
@@ -77,7 +81,7 @@ class PolicyStore:
             PolicyError: the folder cannot be used.
         """
         self._seen = await asyncio.to_thread(self._signature)
-        self._current = await asyncio.to_thread(self._load, self._directory, self._environ)
+        self._loaded = self._current = await asyncio.to_thread(self._load, self._directory, self._environ)
         await self._keep(self._current)
         self._watch = asyncio.create_task(self._follow(), name="policy watch")
         return self
@@ -103,11 +107,23 @@ class PolicyStore:
         except PolicyError as problem:
             self._refuse(problem)
             return True
-        before, self._current, self._refused = self.current, policy, None
+        async with self._swapping:
+            completed = await asyncio.to_thread(self._complete, policy)
+            before, self._loaded, self._current, self._refused = self.current, policy, completed, None
         if (policy.version, policy.backends) != (before.version, before.backends):
             _log.info("policy changed", version=policy.version, before=before.version, **policy.counts)
             await self._keep(policy)
         return True
+
+    async def complete(self, complete: Complete) -> None:
+        """Have `complete`, which knows what is not in the folder, make what comes into force of each policy.
+
+        Called again when it knows more: the policy in force is then completed anew. It runs in a thread.
+        """
+        async with self._swapping:
+            self._complete = complete
+            if self._loaded is not None:
+                self._current = await asyncio.to_thread(complete, self._loaded)
 
     async def _keep(self, policy: CompiledPolicy) -> None:
         """Keep what came into force for a rollback, and log what its author should look at."""
@@ -165,3 +181,7 @@ def _state_of(file: Path) -> Signature:
     except OSError:
         return ()
     return ((str(file), state.st_mtime_ns, state.st_size, state.st_ino),)
+
+
+def _as_it_is(policy: CompiledPolicy) -> CompiledPolicy:
+    return policy

@@ -1,4 +1,4 @@
-from gateway.services import Recent
+from gateway.telemetry.recent import Recent
 from gateway.telemetry.record import RequestRecord
 
 

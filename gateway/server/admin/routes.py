@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.server.admin import state
+from gateway.server.admin import state, tenants
 from gateway.server.api import health, schema
 from gateway.server.operation import Operation, Route
 
 _LIMIT = {"limit": "How many, 1 to 200. Default: 50.", "tenant": "Of this tenant alone."}
+
+_TENANTS, _TENANT = "/admin/v1/tenants", "/admin/v1/tenants/{tenant}"
 
 ROUTES: tuple[Route, ...] = (
     Route("GET", "/admin/v1/status", state.status, Operation(tag="State", answer=state.Status)),
@@ -22,6 +24,28 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/admin/v1/members", state.members, Operation(tag="State", answer=state.Workers)),
     Route("GET", "/admin/v1/deployments", state.deployments, Operation(tag="State", answer=state.Deployments)),
     Route("GET", "/admin/v1/requests", state.requests, Operation(tag="State", answer=state.Requests, query=_LIMIT)),
+    Route("GET", _TENANTS, tenants.list_all, Operation(tag="Tenants", answer=tenants.TenantList)),
+    Route(
+        "POST",
+        _TENANTS,
+        tenants.create,
+        Operation(tag="Tenants", body=tenants.NewTenant, answer=tenants.TenantShown, statuses=(201,)),
+    ),
+    Route("GET", _TENANT, tenants.get, Operation(tag="Tenants", answer=tenants.TenantDetail)),
+    Route(
+        "PATCH",
+        _TENANT,
+        tenants.change,
+        Operation(tag="Tenants", body=tenants.ChangedTenant, answer=tenants.TenantShown),
+    ),
+    Route("DELETE", _TENANT, tenants.delete, Operation(tag="Tenants", answer=tenants.Done)),
+    Route(
+        "POST",
+        f"{_TENANT}/keys",
+        tenants.create_key,
+        Operation(tag="Tenants", body=tenants.NewKey, answer=tenants.MadeKey, statuses=(201,)),
+    ),
+    Route("DELETE", _TENANT + "/keys/{key}", tenants.delete_key, Operation(tag="Tenants", answer=tenants.Done)),
     Route("GET", "/admin/v1/openapi.json", schema.show_admin, Operation(tag="State", answer=schema.Document)),
     Route("GET", "/admin/metrics", health.metrics, Operation(tag="State", answer_media="text/plain")),
 )

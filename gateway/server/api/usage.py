@@ -48,13 +48,14 @@ async def show(http: web.Request) -> web.Response:
         raise NotFound(message, param="request")
     body = {
         "tenant": tenant,
-        "budgets": [_budget(left) for left in await services.ledger.left(tenant, limits)],
+        "budgets": [budget_of(left) for left in await services.ledger.left(tenant, limits)],
         "last": None if record is None else {**record.fields(), "cost_usd": record.cost_nanousd / _NANOUSD},
     }
     return web.json_response(body)
 
 
-def _budget(left: Left) -> dict[str, Any]:
+def budget_of(left: Left) -> dict[str, Any]:
+    """What is left of a budget, in its unit."""
     limit = left.limit
     scale, unit = (_NANOUSD, "usd") if limit.unit == "nanousd" else (1, "tokens")
     return {
