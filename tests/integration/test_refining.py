@@ -3,9 +3,11 @@
 import asyncio
 
 import aiohttp
+import anthropic
+import openai
 import pytest
 
-from tests.gateway_fixture import policy_text
+from tests.gateway_fixture import KEY, policy_text
 from tests.integration.test_cascade import ASKED, calibrate, chat, content, usage
 from tests.upstream.scoring import ScoringUpstream
 from tests.upstream.script import Script
@@ -33,8 +35,8 @@ async def gpu():
 async def start(start_gateway, gpu, tmp_path):
     """A function that starts a gateway whose edge is never sure, and whose larger model has more to its name."""
 
-    async def started(deployment, refine, *, route=CASCADE):
-        text = policy_text(gpu.base_url, route=f"{route}\n    {refine}", budgets=BUDGETS)
+    async def started(deployment, refine, *, route=CASCADE, budgets=BUDGETS):
+        text = policy_text(gpu.base_url, route=f"{route}\n    {refine}", budgets=budgets)
         text = text.replace("price: {input: 1, output: 2}", f"price: {{input: 1, output: 20}}, {deployment}")
         gateway = await start_gateway(text)
         calibrate(gateway, tmp_path, sure=False)
@@ -156,6 +158,28 @@ async def test_a_revised_verdict_tells_what_changed(start, gpu):
     for start_at, end_at, new in reversed(verdict["changes"]):
         again = again[:start_at] + new + again[end_at:]
     assert again == content(chunks)
+
+
+async def test_sdks_pass_over_what_changed(start, gpu):
+    """The changes stay inside the draft object: chat, Messages and Responses read as ever, plain and streamed."""
+    route = "mode: draft_refine\n    models: [large]\n    draft: {max_tokens: 40, default: frames}"
+    gateway = await start("prediction: true", "refine: {wait: 20s}", route=route, budgets="")
+    turn = {"role": "user", "content": "Count from one to five, one sentence for each number."}
+    asked = {"model": "large", "messages": [turn], "max_tokens": 40, "temperature": 0}
+    client = openai.AsyncOpenAI(base_url=gateway.base_url, api_key=KEY, max_retries=0)
+    first = await client.chat.completions.create(**asked)
+    more = "And that is all of it, as far as anybody knows. Ask again whenever you like."
+    gpu.default = Script(text=f"{first.draft['text']}\n{more}")
+    plain = await client.chat.completions.create(**asked)
+    assert plain.draft["changes"]
+    assert plain.choices[0].message.content.endswith(more)
+    streamed = [chunk async for chunk in await client.chat.completions.create(stream=True, **asked)]
+    assert any("changes" in chunk.draft for chunk in streamed if hasattr(chunk, "draft"))
+    claude = anthropic.AsyncAnthropic(base_url=gateway.url, auth_token=KEY, api_key=None, max_retries=0)
+    async with claude.messages.stream(model="large", max_tokens=40, messages=[turn]) as stream:
+        assert (await stream.get_final_message()).content[0].text.split() == gpu.default.text.split()
+    async with client.responses.stream(model="large", input=[turn], max_output_tokens=40) as stream:
+        assert (await stream.get_final_response()).output_text.split() == gpu.default.text.split()
 
 
 async def test_a_client_that_leaves_while_its_draft_is_read(start, gpu):
