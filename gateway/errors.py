@@ -285,7 +285,7 @@ class BackendRefused(BackendError):
     that speaks the same schema; None when there was none that can be shown.
     """
 
-    RETRYABLE_STATUS: ClassVar[frozenset[int]] = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+    RETRYABLE_STATUS: ClassVar[frozenset[int]] = frozenset({408, 409, 424, 425, 429, 500, 502, 503, 504, 529})
 
     def __init__(
         self,

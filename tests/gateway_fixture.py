@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -99,7 +101,13 @@ async def start_gateway(request, valkey_url, store, tmp_path):
     async with AsyncExitStack() as stack:
 
         async def start(
-            policy: str, *, edge: bool = True, edge_at: Path | None = None, store_url: str = valkey_url, **changes
+            policy: str,
+            *,
+            edge: bool = True,
+            edge_at: Path | None = None,
+            store_url: str = valkey_url,
+            environ: Mapping[str, str] = MappingProxyType({}),
+            **changes,
         ) -> RunningGateway:
             folder = tmp_path / f"policies-{len(list(tmp_path.iterdir()))}"
             folder.mkdir()
@@ -110,7 +118,7 @@ async def start_gateway(request, valkey_url, store, tmp_path):
             machine = Machine(store_url=store_url, edge_socket=str(edge_at or shared) if edge else None)
             history = PolicyHistory(settings.state)
             watched = PolicyStore(
-                folder, {"UPSTREAM_KEY": "sk-upstream"}, poll_s=0.2, load=load_proven, history=history
+                folder, {"UPSTREAM_KEY": "sk-upstream", **environ}, poll_s=0.2, load=load_proven, history=history
             )
             policies = await stack.enter_async_context(watched)
             listener = bind(settings)

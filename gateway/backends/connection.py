@@ -11,14 +11,15 @@ import asyncio
 import socket
 import struct
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 from yarl import URL
 
-from gateway.inference.deployment import Backend
+from gateway.backends.signing import signer_of
+from gateway.inference.deployment import Backend, Secret
 
 _KEEPALIVE_S = 30.0
 _TCP_INFO_BYTES, _RTT_AT = 104, 68
@@ -73,10 +74,10 @@ class Connections:
         )
         if backend.type == "anthropic":
             self._headers["anthropic-version"] = _ANTHROPIC_VERSION
-        if backend.api_key is not None and backend.type == "anthropic":
-            self._headers["x-api-key"] = backend.api_key.reveal()
-        elif backend.api_key is not None:
-            self._headers["authorization"] = f"Bearer {backend.api_key.reveal()}"
+        if backend.api_key is not None:
+            self._headers.update(_key_header(backend, backend.api_key))
+        self._signer = signer_of(backend)
+        self._forwards = backend.forward_headers
         self._kept: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
         self._used: weakref.WeakSet[object] = weakref.WeakSet()
@@ -87,6 +88,7 @@ class Connections:
         path: str,
         *,
         traceparent: str | None,
+        forwarded: Mapping[str, str],
         on_written: Callable[[], None],
         at_root: bool = False,
     ) -> aiohttp.ClientResponse:
@@ -97,11 +99,16 @@ class Connections:
         Raises:
             aiohttp.ClientError, OSError: see `failures`.
         """
+        # Encoded already: what is signed and what is sent have to be the same bytes.
+        url = URL((self._base_url.removesuffix("/v1") if at_root else self._base_url) + path, encoded=True)
         headers = self._headers
-        url = (self._base_url.removesuffix("/v1") if at_root else self._base_url) + path
-        if traceparent is not None:
+        if traceparent is not None or forwarded or self._signer is not None:
             headers = headers.copy()
-            headers["traceparent"] = traceparent
+            headers.update({name: value for name, value in forwarded.items() if name in self._forwards})
+            if traceparent is not None:
+                headers["traceparent"] = traceparent
+            if self._signer is not None:
+                headers.update(await self._signer.headers(str(url), body))
         payload = _Body(body, used=self._used, on_written=on_written)
         try:
             return await self._send(self._pool(), url, payload, headers)
@@ -114,7 +121,7 @@ class Connections:
         return await self._send(self._fresh, url, payload, headers)
 
     async def _send(
-        self, session: aiohttp.ClientSession, url: str, payload: _Body, headers: CIMultiDict[str]
+        self, session: aiohttp.ClientSession, url: URL, payload: _Body, headers: CIMultiDict[str]
     ) -> aiohttp.ClientResponse:
         return await session.post(url, data=payload, headers=headers, allow_redirects=False)
 
@@ -159,6 +166,16 @@ class Connections:
         for session in sessions:
             if session is not None:
                 await session.close()
+
+
+def _key_header(backend: Backend, key: Secret) -> dict[str, str]:
+    match backend.type:
+        case "anthropic":
+            return {"x-api-key": key.reveal()}
+        case "azure":
+            return {"api-key": key.reveal()}
+        case _:
+            return {"authorization": f"Bearer {key.reveal()}"}
 
 
 def _session(*, force_close: bool) -> aiohttp.ClientSession:

@@ -29,6 +29,7 @@ from gateway.inference.deployment import Backend
 from gateway.inference.events import Emit, Relayed
 from gateway.inference.usage import input_tokens_estimate
 from gateway.telemetry.record import AttemptRecord
+from gateway.wire.hosted_models import without_developer
 from gateway.wire.openai_chat import refused_by_status
 
 _MOST_ANSWER_BYTES = 64 * 1024 * 1024
@@ -55,7 +56,7 @@ class OpenAIBackend:
             places = backend.concurrency if self._gradient is None else self._gradient.limit
             self._places = Places(places, backend.queue, backend=backend.name)
         self._retired = False
-        self._takes_usage_option = True
+        self._takes_usage_option = backend.server.usage_option
         """False once the backend has refused `stream_options`; its streams are then counted by the gateway."""
 
     async def answer(self, call: Call, emit: Emit) -> None:
@@ -67,7 +68,7 @@ class OpenAIBackend:
             BackendBusy, BackendUnreachable, BackendTimeout, BackendBroken, BackendCut, BackendRefused: see `errors`.
             InvalidRequest: the backend's schema has no word for something that the request asks for.
         """
-        dialect = dialect_of(call.deployment.backend.type, call.request.surface)
+        dialect = dialect_of(call.deployment, call.request.surface)
         if dialect.translator is None:
             await self._answer(_Attempt(call, dialect, self._adapt), emit)
             return
@@ -218,12 +219,20 @@ class _Attempt:
 
     async def send(self, connections: Connections, *, ask_usage: bool) -> aiohttp.ClientResponse:
         call = self._call
-        encode, path, at_root = self._dialect.encode, self._dialect.path, self._dialect.at_root
-        body = encode(call.request, call.deployment, max_tokens=call.max_tokens, ask_usage=ask_usage)
+        dialect, request = self._dialect, call.request
+        body = dialect.encode(request, call.deployment, max_tokens=call.max_tokens, ask_usage=ask_usage)
+        if not call.deployment.backend.server.developer_role:
+            body = without_developer(body)
+        path = dialect.url_path(call.deployment, stream=request.stream)
         self.limits.begin("connect", self._timeouts.connect_s)
         try:
             response = await connections.post(
-                body, path, traceparent=call.traceparent, on_written=self._on_written, at_root=at_root
+                body,
+                path,
+                traceparent=call.traceparent,
+                forwarded=request.forwarded,
+                on_written=self._on_written,
+                at_root=dialect.at_root,
             )
         except LIBRARY_ERRORS as error:
             raise failure(error, deployment=self._id, answered=False) from error
@@ -235,7 +244,7 @@ class _Attempt:
         if response.status >= 400:
             raise await self._refusal(response)
         stream = self._call.request.stream
-        coding = self._check_head(response, "text/event-stream" if stream else "application/json")
+        coding = self._check_head(response, self._dialect.stream_type if stream else "application/json")
         if stream:
             await self._relay(response.content, coding, emit)
         else:

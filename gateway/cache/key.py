@@ -48,7 +48,9 @@ def cache_key(
             fields += (_bytes(name), value)
     whose = b"one tenant" if tenant else b"shared"
     deployments = [_bytes(deployment_id) for deployment_id in deployment_ids]
-    parts = (_VERSION, whose, _bytes(tenant), request.surface, _bytes(policy_part), extra, deployments, fields)
+    parts = [_VERSION, whose, _bytes(tenant), request.surface, _bytes(policy_part), extra, deployments, fields]
+    if request.forwarded:
+        parts.append([_bytes(text) for header in sorted(request.forwarded.items()) for text in header])
     return hashlib.blake2b(_ENCODER.encode(parts), digest_size=32, key=secret).hexdigest()
 
 

@@ -7,9 +7,10 @@ from typing import Literal
 
 import msgspec
 
+from gateway.inference.servers import UNKNOWN, Server
 from gateway.inference.usage import IMAGE_TOKENS_BOUND
 
-BackendType = Literal["edge", "openai", "anthropic", "minilm"]
+BackendType = Literal["edge", "openai", "azure", "anthropic", "bedrock", "vertex", "minilm"]
 
 TOKENS_PER_PRICE = 1_000_000
 """Prices are given for this many tokens."""
@@ -56,6 +57,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     input_nanousd: int
     output_nanousd: int
     cached_input_nanousd: int
+    cache_write_nanousd: int | None = None
     audio_input_nanousd: int | None = None
     reasoning_nanousd: int | None = None
     audio_output_nanousd: int | None = None
@@ -67,6 +69,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         input_tokens: int,
         output_tokens: int,
         cached_input_tokens: int = 0,
+        cache_write_tokens: int = 0,
         audio_input_tokens: int = 0,
         reasoning_tokens: int = 0,
         audio_output_tokens: int = 0,
@@ -76,7 +79,11 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
         Cached and audio tokens are part of the input; reasoning, audio and rejected tokens of the output.
         """
-        given = ((cached_input_tokens, self.cached_input_nanousd), (audio_input_tokens, self.audio_input_nanousd))
+        given = (
+            (cached_input_tokens, self.cached_input_nanousd),
+            (cache_write_tokens, self.cache_write_nanousd),
+            (audio_input_tokens, self.audio_input_nanousd),
+        )
         made = (
             (reasoning_tokens, self.reasoning_nanousd),
             (audio_output_tokens, self.audio_output_nanousd),
@@ -88,7 +95,12 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def input_worst_nanousd(self) -> int:
         """The most that a million input tokens can cost, whatever they are."""
-        return max(self.input_nanousd, self.cached_input_nanousd, self.audio_input_nanousd or 0)
+        return max(
+            self.input_nanousd,
+            self.cached_input_nanousd,
+            self.cache_write_nanousd or 0,
+            self.audio_input_nanousd or 0,
+        )
 
     @cached_property
     def output_worst_nanousd(self) -> int:
@@ -160,8 +172,14 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     """Connections that are opened ahead."""
     cold_start_s: float | None = None
     """After so many seconds without a request a deployment is asked for one token; None: never."""
-    max_tokens_field: str = "max_tokens"
-    """The field that limits the answer where the client named none: `max_tokens` or `max_completion_tokens`."""
+    server: Server = UNKNOWN
+    """What it does in its own way."""
+    api_version: str = ""
+    """Sent as `api-version` in the URL."""
+    aws_region: str = ""
+    """For signatures; empty where it is not AWS."""
+    forward_headers: frozenset[str] = frozenset()
+    """Headers of the client's that it is sent, in lower case."""
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):

@@ -84,5 +84,7 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Fields that change the answer and that only a backend of this surface's own schema has a word for."""
     sources: tuple[str, ...] = ()
     """Names of the documents whose passages the gateway added to the prompt; the answer tells them."""
+    forwarded: dict[str, str] = {}
+    """Headers of the client's that some backend of the policy is sent; each takes those that policy lists for it."""
     shows_reasoning: bool = False
     """The client asked to see what the model thinks; surfaces on which everybody sees it do not look here."""

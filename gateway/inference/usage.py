@@ -20,11 +20,13 @@ _BYTES_PER_TOKEN_CHARGED = 3
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens of one answer. Cached and audio tokens are part of `input_tokens`; the others of `output_tokens`."""
+    """Tokens of one answer. Cached, written and audio tokens are part of `input_tokens`, others of `output_tokens`."""
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    """Input that the provider put into its cache, where it bills that apart (Anthropic)."""
     audio_input_tokens: int = 0
     reasoning_tokens: int = 0
     audio_output_tokens: int = 0

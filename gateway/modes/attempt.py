@@ -327,6 +327,7 @@ class Attempt:
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cached_input_tokens=usage.cached_input_tokens,
+            cache_write_tokens=usage.cache_write_tokens,
             audio_input_tokens=usage.audio_input_tokens,
             reasoning_tokens=usage.reasoning_tokens,
             audio_output_tokens=usage.audio_output_tokens,

@@ -15,6 +15,7 @@ from gateway.budgets.claim import Beside
 from gateway.inference.deployment import TOKENS_PER_PRICE, Deployment
 from gateway.inference.request import InferenceRequest
 from gateway.modes.plan import Plan
+from gateway.wire.openai_chat_request import limit_field
 
 _SURFACES = frozenset({"chat", "messages", "responses"})
 
@@ -39,14 +40,13 @@ def predicting(request: InferenceRequest, deployment: Deployment, text: str) -> 
     `max_completion_tokens`. A client's own prediction is left as it is.
     """
     sampling = request.sampling
-    limit_field = request.max_tokens_field or deployment.backend.max_tokens_field
     if (
         not text
         or not deployment.prediction
         or request.surface not in _SURFACES
         or request.prediction_bytes
         or request.native_only
-        or limit_field == "max_completion_tokens"
+        or limit_field(request, deployment) == "max_completion_tokens"
         or request.n > 1
         or request.tools
         or request.audio

@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from gateway.inference.deployment import FREE, Backend, Check, Deployment, Price, Secret, Timeouts
 from gateway.inference.prediction import Prediction
+from gateway.policy import compile_servers as servers
 from gateway.policy.compile_refine import scoring_of
 from gateway.policy.document import Document
 from gateway.policy.environment import Environment
@@ -117,12 +118,16 @@ class PlacesCompiler:
         path: Path = ("backends", name)
         if spec.model is not None:
             self._add((*path, "model"), "only the edge has its model here; others have it in `models`", key=True)
+        for key, problem in servers.problems(spec):
+            self._add((*path, key), problem, key=True)
         api_key = self._secret((*path, "api_key"), spec.api_key)
         region = self._region(path, spec)
-        if spec.base_url is None:
-            self._add(path, "`base_url` is missing, as in https://api.example.com/v1", key=True)
+        written = spec.base_url or servers.default_url(spec)
+        if written is None:
+            if spec.type not in {"bedrock", "vertex"}:
+                self._add(path, "`base_url` is missing, as in https://api.example.com/v1", key=True)
             return None
-        base_url = self._base_url((*path, "base_url"), spec.base_url)
+        base_url = self._base_url((*path, "base_url"), written)
         return self._backend(name, spec, base_url=base_url, api_key=api_key, region=region) if base_url else None
 
     def _backend(
@@ -155,7 +160,10 @@ class PlacesCompiler:
             health=None if spec.health is None else Check(path=spec.health.path, every_s=spec.health.every),
             warm_connections=spec.warm_connections,
             cold_start_s=None if spec.cold_start is None else spec.cold_start.every,
-            max_tokens_field=spec.max_tokens_field,
+            server=servers.server_of(spec),
+            api_version=spec.api_version or "",
+            aws_region=spec.aws_region or "",
+            forward_headers=frozenset(spec.forward_headers),
         )
 
     def _check_timeouts(self, path: Path, spec: BackendSpec) -> None:
@@ -292,6 +300,7 @@ def _price_of(spec: PriceSpec) -> Price:
         input_nanousd=spec.input,
         output_nanousd=spec.output,
         cached_input_nanousd=cached,
+        cache_write_nanousd=spec.cache_write,
         audio_input_nanousd=spec.audio_input,
         reasoning_nanousd=spec.reasoning,
         audio_output_nanousd=spec.audio_output,

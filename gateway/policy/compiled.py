@@ -290,6 +290,8 @@ class CompiledPolicy:
     version: str
     """A short hash of the content."""
     backends: dict[str, Backend]
+    forwarded: frozenset[str] = field(init=False, default=frozenset())
+    """Headers of clients that some backend is sent."""
     deployments: dict[str, Deployment]
     """By id; the edge's is in here even when no model names it."""
     models: dict[str, tuple[Deployment, ...]]
@@ -332,6 +334,8 @@ class CompiledPolicy:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "index", RuleIndex(self.constraints, self.routes))
+        forwarded = frozenset[str]().union(*(backend.forward_headers for backend in self.backends.values()))
+        object.__setattr__(self, "forwarded", forwarded)
 
     def believed(self, peer: str | None, values_of: Callable[[str], Sequence[str]]) -> dict[str, str]:
         """Of a request's headers those that its peer, an IP address, may set; names in lower case.

@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from gateway.classification.dictionary import MOST_WORDS
 from gateway.inference.deployment import BackendType
+from gateway.inference.servers import LimitField
 from gateway.inference.usage import IMAGE_TOKENS_BOUND
 from gateway.policy import values
 from gateway.policy.schema_values import (
@@ -20,6 +21,7 @@ from gateway.policy.schema_values import (
     ExtraShare,
     FieldName,
     Flag,
+    ForwardedHeader,
     HeaderName,
     HedgeAfter,
     Instant,
@@ -30,11 +32,13 @@ from gateway.policy.schema_values import (
     PlainName,
     RegionPattern,
     Seconds,
+    ServerName,
     Sha256,
     Share,
     Text,
     Tries,
     UrlPath,
+    Version,
     Weight,
     Word,
 )
@@ -129,7 +133,16 @@ class BackendSpec(Spec):
     health: CheckSpec | None = None
     warm_connections: Tries = 0
     cold_start: ColdStartSpec | None = None
-    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    server: ServerName | None = None
+    max_tokens_field: LimitField | None = None
+    both_limits: Flag | None = None
+    usage_option: Flag | None = None
+    developer_role: Flag | None = None
+    api_version: Version | None = None
+    aws_region: PlainName | None = None
+    project: PlainName | None = None
+    location: PlainName | None = None
+    forward_headers: list[ForwardedHeader] = []
 
     @model_validator(mode="after")
     def _reads_on_within_bounds(self) -> BackendSpec:
@@ -146,6 +159,7 @@ class PriceSpec(Spec):
     input: NanoUsd
     output: NanoUsd
     cached_input: NanoUsd | None = None
+    cache_write: NanoUsd | None = None
     audio_input: NanoUsd | None = None
     reasoning: NanoUsd | None = None
     audio_output: NanoUsd | None = None

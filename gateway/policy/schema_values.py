@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, WithJsonSchema
 
+from gateway.inference.servers import SERVERS
 from gateway.policy import values
 
 _PLAIN = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -95,4 +96,13 @@ UrlPath = Annotated[
     str,
     BeforeValidator(values.url_path),
     WithJsonSchema({"type": "string", "pattern": "^/", "examples": ["/health"]}),
+]
+ForwardedHeader = Annotated[
+    str,
+    BeforeValidator(values.forwarded_header),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9-]{1,64}$", "examples": ["anthropic-beta"]}),
+]
+ServerName = Annotated[str, BeforeValidator(values.server), WithJsonSchema({"enum": sorted(SERVERS)})]
+Version = Annotated[
+    str, BeforeValidator(values.api_version), WithJsonSchema({"type": "string", "examples": ["2024-10-21", "preview"]})
 ]

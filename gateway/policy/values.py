@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from gateway.classification.dictionary import LONGEST_WORD
-from gateway.policy.mistakes import nearest
+from gateway.inference.servers import SERVERS
+from gateway.policy.mistakes import nearest, suggestion
 from gateway.policy.yaml_file import Word
 from gateway.wire.dropping import KEPT
 
@@ -38,6 +39,13 @@ _PERCENTILE = re.compile(r"p([5-9]\d)")
 _PERCENTAGE = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?%")
 _WINDOWS = ("minute", "hour", "day", "week", "month")
 _HEADER = re.compile(r"[a-z0-9-]{1,64}")
+_NOT_FORWARDED = frozenset(
+    {
+        *("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "host", "expect"),
+        *("content-length", "content-type", "content-encoding", "accept", "accept-encoding", "api-key", "date"),
+        *("user-agent", "traceparent", "set-cookie", "x-goog-api-key", "x-goog-user-project", "forwarded"),
+    }
+)
 _SECRET_HEADERS = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
 _FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -290,6 +298,30 @@ def network(value: object) -> str:
         ipaddress.ip_network(found)
     except ValueError as problem:
         raise ValueError(f"`{found[:80]}` is no network such as 10.0.0.0/8: {problem}") from None
+    return found
+
+
+def forwarded_header(value: object) -> str:
+    """The name of a header that a backend may be sent as the client wrote it."""
+    found = header_name(value)
+    if found in _NOT_FORWARDED or found.startswith(("x-firstdraft-", "x-amz-", "proxy-", "sec-")):
+        raise ValueError(f"`{found}` is the gateway's own to send, or belongs to one connection; it is never forwarded")
+    return found
+
+
+def server(value: object) -> str:
+    """A row of the table of servers."""
+    found = text(value)
+    if found not in SERVERS:
+        raise ValueError(f"`{found[:80]}` is no server that is known{suggestion(found, SERVERS)}")
+    return found
+
+
+def api_version(value: object) -> str:
+    """A version such as `2024-10-21` or `preview`; YAML takes a plain date for one."""
+    found = value.isoformat() if isinstance(value, date) else text(value)
+    if not _PLAIN_NAME.fullmatch(found):
+        raise ValueError(f"`{found[:80]}` is no version; write it as in 2024-10-21")
     return found
 
 

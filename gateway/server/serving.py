@@ -127,7 +127,7 @@ async def decoded(http: web.Request, surface: Surface) -> InferenceRequest:
     """The request in a body, its draft as the header says where the body does not."""
     body = await read_body(http)
     request = http.app[REPEATS][surface.name].decode(http[IDENTITY].tenant.name, body)
-    return _with_draft_header(request, http.headers.get("x-firstdraft-draft"))
+    return _with_forwarded(http, _with_draft_header(request, http.headers.get("x-firstdraft-draft")))
 
 
 def exchange_of(http: web.Request, request: InferenceRequest) -> Exchange:
@@ -150,6 +150,12 @@ def exchange_of(http: web.Request, request: InferenceRequest) -> Exchange:
     )
     http[DECISION_HEADERS] = exchange.headers
     return exchange
+
+
+def _with_forwarded(http: web.Request, request: InferenceRequest) -> InferenceRequest:
+    """With the headers that policy lets through to some backend; what stands in several lines is one list."""
+    found = {name: ", ".join(http.headers.getall(name)) for name in http[POLICY].forwarded if name in http.headers}
+    return msgspec.structs.replace(request, forwarded=found) if found else request
 
 
 def _with_draft_header(request: InferenceRequest, header: str | None) -> InferenceRequest:

@@ -300,4 +300,5 @@ def _usage(counts: _Counts) -> Usage:
         input_tokens=max(0, counts.input_tokens or 0) + cached + written,
         output_tokens=max(0, counts.output_tokens or 0),
         cached_input_tokens=cached,
+        cache_write_tokens=written,
     )

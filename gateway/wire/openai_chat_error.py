@@ -11,6 +11,7 @@ from gateway.errors import BackendCredentials, BackendError, BackendRefused, Fir
 
 _ENCODER = msgspec.json.Encoder()
 _MESSAGE_LIMIT = 500
+_WRONG = 400
 _OWN_CREDENTIALS = frozenset({401, 403, 407})
 """With these a backend refuses the gateway's key, not the client's, and its text may quote that key."""
 
@@ -64,14 +65,19 @@ def refused_by_status(
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = None
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]  # Google's, of a request for a stream
+        body = _ENCODER.encode(value)
     if isinstance(value, dict) and isinstance(value.get("error"), dict):
         refused = _refused(value["error"], body, status, deployment)
     elif isinstance(value, dict) and has_error(value):
         refused = _refused(_error_object(value), None, status, deployment)
     else:
-        refused = _refused({"message": "its body is no error object"}, None, status, deployment)
-        # The API did not say that, but something in front of it: another deployment may have no such thing.
-        refused.retryable = True
+        said = value if isinstance(value, dict) and "message" in value else {"message": "its body is no error object"}
+        refused = _refused(said, None, status, deployment)
+        # The API did not say that, but something in front of it: another deployment may have no such thing. (AWS's own
+        # errors look like those of some proxies; that a request is wrong is said with 400.)
+        refused.retryable = refused.retryable or status != _WRONG or said is not value
     if isinstance(refused, BackendRefused):
         refused.retry_after_s = retry_after_s
         refused.passed_headers = dict(passed_headers or {})

@@ -7,13 +7,14 @@ that last form written out again, never the bytes that came in.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Raw
 
 from gateway.inference.deployment import Deployment
 from gateway.inference.request import InferenceRequest, Sampling
+from gateway.inference.servers import LimitField
 from gateway.wire.fields import RAW_FIELDS, draft_wish, refuse_lookalikes, typed
 from gateway.wire.json_body import read_object
 from gateway.wire.openai_chat_messages import Conversation
@@ -150,8 +151,10 @@ def encode_request(
     """
     fields = dict(request.fields)
     fields["model"] = Raw(_ENCODER.encode(deployment.model))
+    kept = limit_field(request, deployment)
+    if max_tokens is None and request.max_tokens_field not in (None, kept):
+        max_tokens = request.max_tokens
     if max_tokens is not None:
-        kept = request.max_tokens_field or deployment.backend.max_tokens_field
         for name in LENGTH_FIELDS & fields.keys() - {kept}:
             del fields[name]
         fields[kept] = Raw(b"%d" % max_tokens)
@@ -167,7 +170,13 @@ def encode_request(
     return _ENCODER.encode(fields)
 
 
-LimitField = Literal["max_completion_tokens", "max_tokens"]
+def limit_field(request: InferenceRequest, deployment: Deployment) -> LimitField:
+    """What the backend calls the limit of an answer: as the client does, where it knows that name."""
+    server = deployment.backend.server
+    if request.surface == "completions":
+        return "max_tokens"
+    named = request.max_tokens_field if server.both_limits and request.surface == "chat" else None
+    return "max_completion_tokens" if (named or server.max_tokens_field) == "max_completion_tokens" else "max_tokens"
 
 
 def _limit(read: Body) -> tuple[LimitField | None, int | None]:

@@ -53,7 +53,7 @@ def write_request(
     }
     limit = max_tokens if max_tokens is not None else request.max_tokens
     if limit is not None:
-        body[deployment.backend.max_tokens_field] = limit
+        body[deployment.backend.server.max_tokens_field] = limit
     body |= _sampling(request.sampling) | _asked(conversation)
     if request.prediction:
         body["prediction"] = {"type": "content", "content": request.prediction}

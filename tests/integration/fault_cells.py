@@ -52,6 +52,12 @@ class Cell:
         return FAULTS[self.fault]
 
     @property
+    def feature(self) -> str:
+        """Of the request: it picks the route, and with it the mode."""
+        # What answers in its own time must not be overtaken because this machine is busy.
+        return "patient" if self.mode is Mode.HEDGE and self.script.harmless else self.mode.value
+
+    @property
     def fate(self) -> Fate:
         return self.script.streamed if self.stream else self.script.plain
 
@@ -131,6 +137,8 @@ def policy(cells: list[Cell], backends: Backends, *, key_sha256: str) -> str:
             Mode.DRAFT_REFINE: ", draft: {max_tokens: 2, default: frames}",
         }.get(mode, "")
         lines.append(f'  - {{name: {mode}, when: request.feature == "{mode}", mode: {mode}{more}}}')
+    if Mode.HEDGE in MODES:
+        lines.append('  - {name: patient, when: request.feature == "patient", mode: hedge, hedge: {after: 15s}}')
     budget = "budgets: [{tokens: 1_000_000_000, per: day}]"
     lines += ["tenants:", f"  acme: {{keys: [{{name: prod, sha256: {key_sha256}}}], {budget}}}"]
     return "\n".join(lines) + "\n"
@@ -147,7 +155,7 @@ async def ask(session: aiohttp.ClientSession, base_url: str, cell: Cell) -> Seen
         body["messages"] = [{"role": "user", "content": "Say hello."}]
     if cell.mode is Mode.EDGE_ONLY:
         body[_LIMIT[cell.surface]] = 2
-    url, headers = f"{base_url}/{PATHS[cell.surface]}", {"x-firstdraft-feature": cell.mode.value}
+    url, headers = f"{base_url}/{PATHS[cell.surface]}", {"x-firstdraft-feature": cell.feature}
     timeout = aiohttp.ClientTimeout(total=LONGEST_S)
     try:
         async with session.post(url, json=body, headers=headers, timeout=timeout) as response:

@@ -194,7 +194,7 @@ def test_nothing_is_lost_between_any_surface_and_any_backend(surface, kind, conv
     body, decode = CLIENTS[surface]
     request = decode(body(conversation))
     backend = msgspec.structs.replace(DEPLOYMENT, backend=Backend(name="c", type=kind, region="eu"))
-    sent = dialect_of(kind, surface).encode(request, backend, max_tokens=None, ask_usage=False)
+    sent = dialect_of(backend, surface).encode(request, backend, max_tokens=None, ask_usage=False)
     read = with_conversation(BACKENDS[kind](sent))
     assert _nameless(read.conversation) == _nameless(conversation)
     assert read.native_only == ()

@@ -9,6 +9,7 @@ import pytest
 from gateway.errors import InvalidRequest
 from gateway.inference.deployment import FREE, Backend, Deployment
 from gateway.inference.request import DraftWish, Message, Sampling
+from gateway.inference.servers import Server
 from gateway.wire.openai_chat import decode_request, encode_request
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -17,7 +18,8 @@ DEPLOYMENT = Deployment(
     id="cloud/m", backend=Backend(name="cloud", type="openai", region="eu"), model="vendor/m", price=FREE
 )
 NEWER = msgspec.structs.replace(
-    DEPLOYMENT, backend=msgspec.structs.replace(DEPLOYMENT.backend, max_tokens_field="max_completion_tokens")
+    DEPLOYMENT,
+    backend=msgspec.structs.replace(DEPLOYMENT.backend, server=Server(max_tokens_field="max_completion_tokens")),
 )
 
 

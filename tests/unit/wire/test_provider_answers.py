@@ -7,6 +7,7 @@ import pytest
 
 from gateway.backends.dialect import dialect_of
 from gateway.inference.conversation import Text
+from gateway.inference.deployment import FREE, Backend, Deployment
 from gateway.inference.events import Relayed, UsageReported
 from gateway.inference.request import DraftWish
 from gateway.wire import anthropic_messages, openai_chat, openai_completions, openai_embeddings
@@ -26,8 +27,12 @@ SCHEMAS = {
 }
 
 
+def deployment(kind):
+    return Deployment(id="b/m", backend=Backend(name="b", type=kind, region="eu"), model="m", price=FREE)
+
+
 def dialect(answer):
-    return dialect_of("anthropic" if answer["surface"] == "messages" else "openai", answer["surface"])
+    return dialect_of(deployment("anthropic" if answer["surface"] == "messages" else "openai"), answer["surface"])
 
 
 def encoder(answer, kind, *, stream):
@@ -133,7 +138,7 @@ def test_the_hub_reads_the_same_from_both_forms(name):
     if answer["surface"] not in {"chat", "messages"}:
         pytest.skip("passed through only")
     kind = "openai" if answer["surface"] == "chat" else "anthropic"
-    translator = dialect_of(kind, "responses").translator
+    translator = dialect_of(deployment(kind), "responses").translator
     whole = dialect(answer).decode(json.dumps(answer["answer"]).encode(), deployment="d")
     found = []
     for events in ([whole], decoded(answer, 64)):
