@@ -303,8 +303,10 @@ def network(value: object) -> str:
 
 def forwarded_header(value: object) -> str:
     """The name of a header that a backend may be sent as the client wrote it."""
-    found = header_name(value)
-    if found in _NOT_FORWARDED or found.startswith(("x-firstdraft-", "x-amz-", "proxy-", "sec-")):
+    found = text(value).lower()
+    if not _HEADER.fullmatch(found):
+        raise ValueError(f"`{found[:80]}` is no name of a header; use letters, digits and -")
+    if found in _NOT_FORWARDED | _SECRET_HEADERS or found.startswith(("x-firstdraft-", "x-amz-", "proxy-", "sec-")):
         raise ValueError(f"`{found}` is the gateway's own to send, or belongs to one connection; it is never forwarded")
     return found
 

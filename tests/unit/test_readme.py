@@ -15,6 +15,7 @@ import yaml
 
 from gateway.classification.kinds import KINDS
 from gateway.cli.main import firstdraft
+from gateway.inference.servers import SERVERS
 from gateway.policy.cases import read_cases
 from gateway.policy.facts import VARIABLES, Facts
 from gateway.policy.load import load_policy
@@ -66,9 +67,17 @@ def kind_rows():
         yield f"| `{facts.kind}` | {labels} | {facts.means} |"
 
 
-@pytest.mark.parametrize("rows", [settings_rows, variable_rows, kind_rows])
+def server_rows():
+    """The table of servers, as the README has to have it."""
+    words = {True: "yes", False: "no"}
+    for name, row in SERVERS.items():
+        columns = " | ".join(words[column] for column in (row.both_limits, row.usage_option, row.developer_role))
+        yield f"| `{name}` | `{row.max_tokens_field}` | {columns} |"
+
+
+@pytest.mark.parametrize("rows", [server_rows, settings_rows, variable_rows, kind_rows])
 def test_tables(rows):
-    """The tables of settings, of CEL variables and of kinds of data are exactly what the code has."""
+    """The tables of servers, of settings, of CEL variables and of kinds of data are exactly what the code has."""
     expected = "\n".join(rows())
     assert expected in README, f"the table in README.md has to be:\n{expected}"
 
