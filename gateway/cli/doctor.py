@@ -7,8 +7,6 @@ import time
 
 import click
 import httpx
-from rich.console import Console
-from rich.table import Table
 
 from gateway.cli.address import DEFAULT_URL, GatewayUrl, trusts_environment
 from gateway.telemetry.diagnosis import PHASES, Deployment, Diagnosis, Scrape, diagnose
@@ -46,30 +44,25 @@ def _metrics(url: str) -> str:
 
 
 def _show(diagnosis: Diagnosis) -> None:
-    console = Console(highlight=False)
     for kind, (p50, p95) in diagnosis.first_s.items():
-        console.print(f"first token of the {kind}: p50 up to {_time(p50)}, p95 up to {_time(p95)}")
-    if diagnosis.deployments:
-        console.print(_table(diagnosis.deployments))
+        click.echo(f"first token of the {kind}: p50 {_time(p50)}, p95 {_time(p95)} (upper bounds)")
+    for one in diagnosis.deployments:
+        click.echo(_line(one))
     if not diagnosis.deployments:
-        console.print("Nothing was asked yet: there is nothing to say.")
+        click.echo("Nothing was asked: there is nothing to say.")
+    elif not diagnosis.findings:
+        click.echo("Too little was asked to call anything slow, and nothing fails.")
     for number, finding in enumerate(diagnosis.findings, 1):
-        console.print(f"{number}. {finding}", markup=False)
+        click.echo(f"{number}. {finding}")
 
 
-def _table(deployments: tuple[Deployment, ...]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in ("deployment", "at", "attempts", "failed"):
-        table.add_column(name)
-    for phase in PHASES:
-        table.add_column(f"{phase} mean/p95", justify="right")
-    for one in deployments:
-        times = [
-            f"{_time(one.mean_s[phase])}/{_time(one.p95_s[phase])}" if phase in one.mean_s else "–" for phase in PHASES
-        ]
-        failed = f"{sum(one.failed.values()) / one.attempts:.0%}" if one.attempts else "–"
-        table.add_row(one.name, one.place, str(one.attempts), failed, *times)
-    return table
+def _line(one: Deployment) -> str:
+    phases = [
+        f"{phase} {_time(one.mean_s[phase])} (p95 {_time(one.p95_s[phase])})" for phase in PHASES if phase in one.mean_s
+    ]
+    failed = sum(one.failed.values())
+    facts = [f"{one.attempts} attempts", *([f"{failed} failed"] if failed else []), *phases]
+    return f"{one.name} ({one.place}): {', '.join(facts)}"
 
 
 def _time(seconds: float) -> str:

@@ -76,5 +76,5 @@ def _reasons(seen: _Seen) -> list[str]:
 def _line(part: tuple[str, dict[str, object]]) -> str:
     name, facts = part
     state = "ok" if facts.get("ok") else "not ok"
-    rest = " · ".join(f"{key} {value}" for key, value in facts.items() if key != "ok" and value != "")
+    rest = " · ".join(f"{key} {value}" for key, value in facts.items() if key not in {"ok", "unhealthy"} and value)
     return f"  {name:8} {state}{' · ' if rest else ''}{rest}"

@@ -89,6 +89,11 @@ def _route_effect(route: Route) -> str:
     effect = f"mode {route.mode.value}"
     if route.models:
         effect += f", models {', '.join(route.models)}"
+    if route.hedge is not None:
+        after = f"p{100 * route.hedge.share:.0f}" if route.hedge.after_s is None else f"{route.hedge.after_s:g} s"
+        effect += f", a second one asked after {after} for {route.hedge.extra:.0%} of the requests at most"
+    if route.pins:
+        effect += ", each conversation where it began"
     return effect
 
 

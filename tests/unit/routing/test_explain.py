@@ -8,7 +8,7 @@ from pathlib import Path
 from gateway.policy.facts import Facts
 from gateway.routing.decide import decide
 from gateway.routing.explain import as_json, explain
-from tests.policy_folder import loaded
+from tests.policy_folder import FILES, loaded
 
 FACTS = Facts(tenant_name="guest", model="large", labels=frozenset({"health"}), edge_ready=True)
 
@@ -61,3 +61,15 @@ def test_json_of_it_is_whole_and_without_secrets(tmp_path: Path):
     assert refused["refusal"]["status"] == 404
     assert json.loads(served)["deployments"] == ["edge/smollm2-135m-instruct"]
     assert len(json.loads(served)["why"]["deployments"]) == 3
+
+
+def test_hedging_and_pinning_are_told(tmp_path):
+    """A route says when a second deployment is asked, for how many requests, and that conversations stay."""
+    routes = FILES["routes.yaml"].replace(
+        "mode: cloud_only", "mode: hedge\n    hedge: {after: 800ms}\n    pin: conversation"
+    )
+    story = explain(loaded(tmp_path, routes=routes), Facts(tenant_name="acme", feature="batch", model="large"))
+    (batch,) = [rule for rule in story.routes if rule.name == "batch"]
+    assert "a second one asked after 0.8 s for 5% of the requests at most" in batch.effect
+    assert "each conversation where it began" in batch.effect
+    assert story.decision.mode.value == "hedge"
