@@ -27,6 +27,7 @@ from gateway.inference.request import Message
 _WARM_TOKENS = 4
 _TIMES = 2
 _SEQUENCES = 16
+_MADV_DONTNEED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ def load_engine(
         write_log("warning", "edge model format", trouble=trouble)
     model = Model(path, limits=limits, threads=threads or 1, plain=plain, room=room)
     model.use_threads(choose(threads, lambda count: _time_threads(model, limits, count)))
+    _let_go(path)
     preparation = Preparation(model)
     engine = Engine(model, limits, deliver)
     engine.expect(_warm(model, limits, preparation))
@@ -95,6 +97,19 @@ def _time_threads(model: Model, limits: Limits, threads: int) -> float:
     model.use_threads(threads)
     _time(model, limits.rows)
     return min(_time(model, limits.rows, of=time.perf_counter) for _ in range(_TIMES))
+
+
+def _let_go(path: Path) -> None:
+    """Lets go of the file's pages. Where the weights were copied into a layout of their own, it is not needed again.
+
+    What is needed comes back from the page cache when it is first used, while the model is warmed.
+    """
+    libc, name = ctypes.CDLL(None), str(path.resolve())
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith(name):
+            start, _, end = line.partition(" ")[0].partition("-")
+            first = int(start, 16)
+            libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(int(end, 16) - first), _MADV_DONTNEED)
 
 
 def _return_memory() -> None:
