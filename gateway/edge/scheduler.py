@@ -55,7 +55,7 @@ class Limits:
     """Sizes. `cells` is the KV cache in tokens, `sequences` counts running and kept together."""
 
     cells: int = 8_192
-    sequences: int = 32
+    sequences: int = 24
     active: int = 16
     waiting: int = 64
     step_rows: int = 64

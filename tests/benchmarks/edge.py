@@ -1,6 +1,8 @@
 """What the edge does on this machine: `python -m tests.benchmarks.edge [--threads N]`. Prints a table; asserts nothing.
 
-With `--llama-server PATH` a native llama-server of the same llama.cpp serves the same model file, and stands beside it.
+With `--llama-server PATH` a native llama-server of the same llama.cpp serves the same model file and stands beside it;
+with `--python-server FOLDER` llama-cpp-python's own server does, whose needs (`pip install --target FOLDER
+llama-cpp-python[server]`) are in that folder. `--rounds` interleaves the runs: a busy machine then disturbs all alike.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ import asyncio
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -18,21 +21,12 @@ from gateway.edge.client import EdgeClient, EdgeDone, EdgeRequest, EdgeToken
 from gateway.edge.model_files import SHIPPED_MODEL
 from gateway.edge.supervisor import EdgeSupervisor
 from gateway.inference.request import Message
-from tests.benchmarks.llama_server import LlamaServer
+from tests.benchmarks.llama_server import Answered, llama_server, python_server
 
 PASSAGE = "The harbour master keeps a book of every ship, its cargo, its captain and the day it came into port. "
 PASSAGES = 22
 """About 500 tokens."""
 TOKENS = 64
-
-
-@dataclass
-class Answered:
-    """One request, in seconds and tokens."""
-
-    ttft_s: float
-    e2e_s: float
-    tokens: int
 
 
 class Server(Protocol):
@@ -77,6 +71,7 @@ async def at_once(server: Server, count: int, first: int) -> dict[str, float]:
         f"{name}: tokens/s": sum(answer.tokens for answer in answers) / took,
         f"{name}: TTFT p50, ms": 1e3 * statistics.median(ttft),
         f"{name}: TTFT max, ms": 1e3 * max(ttft),
+        f"{name}: TTFT max / p50": max(ttft) / statistics.median(ttft),
     }
 
 
@@ -94,22 +89,46 @@ async def measure(server: Server) -> dict[str, float]:
     return figures
 
 
-async def measure_edge(threads: int, n_ctx: int) -> dict[str, float]:
-    """Ours, with what only it can tell."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)
-        for _ in range(2):  # the second start finds the converted model
-            started = time.perf_counter()
-            supervisor = EdgeSupervisor(
-                model=SHIPPED_MODEL, socket_path=path / "edge.sock", state_dir=path, threads=threads, n_ctx=n_ctx
-            )
-            async with supervisor, EdgeClient(path / "edge.sock") as client:
-                await client.until_warm()
-                warm_s = time.perf_counter() - started
-        async with supervisor, EdgeClient(path / "edge.sock") as client:
+class Starts:
+    """Makes each server anew for each round."""
+
+    def __init__(self, arguments: argparse.Namespace, state: Path) -> None:
+        self._arguments = arguments
+        self._state = state
+
+    @property
+    def names(self) -> list[str]:
+        """Of the columns."""
+        given = self._arguments
+        return ["edge", *["llama-server"] * bool(given.llama_server), *["llama_cpp.server"] * bool(given.python_server)]
+
+    @asynccontextmanager
+    async def edge(self) -> AsyncIterator[tuple[EdgeClient, float]]:
+        """Ours, warm, and the seconds that it took."""
+        started, threads, n_ctx = time.perf_counter(), self._arguments.threads, self._arguments.n_ctx
+        socket = self._state / "edge.sock"
+        supervisor = EdgeSupervisor(
+            model=SHIPPED_MODEL, socket_path=socket, state_dir=self._state, threads=threads, n_ctx=n_ctx
+        )
+        async with supervisor, EdgeClient(socket) as client:
             await client.until_warm()
-            figures = {"start to warm, ms": 1e3 * warm_s} | await measure(Edge(client))
-            return figures | await _inside(client)
+            yield client, time.perf_counter() - started
+
+    async def measured(self, name: str) -> dict[str, float]:
+        """One round of one server."""
+        given = self._arguments
+        if name == "edge":
+            async with self.edge() as (client, warm_s):
+                figures = {"start to warm, ms": 1e3 * warm_s} | await measure(Edge(client))
+                return figures | await _inside(client)
+        (model,) = self._state.glob("models/*.gguf")
+        if name == "llama-server":
+            peer = llama_server(given.llama_server, model, threads=given.threads, n_ctx=given.n_ctx)
+        else:
+            folder = given.python_server
+            peer = python_server(model, threads=given.threads, n_ctx=given.n_ctx, packages=folder)
+        async with peer:
+            return await measure(peer)
 
 
 async def _inside(client: EdgeClient) -> dict[str, float]:
@@ -135,17 +154,24 @@ async def _inside(client: EdgeClient) -> dict[str, float]:
 
 
 async def run(arguments: argparse.Namespace) -> None:
-    """Measures and prints."""
-    columns = {"edge": await measure_edge(arguments.threads, arguments.n_ctx)}
-    if arguments.llama_server:
-        model = arguments.model
-        async with LlamaServer(arguments.llama_server, model, threads=arguments.threads, n_ctx=arguments.n_ctx) as peer:
-            columns["llama-server"] = await measure(peer)
-    width = max(map(len, columns["edge"]))
-    print(" " * width, *(f"{name:>14}" for name in columns))
-    for figure in columns["edge"]:
-        values = (column.get(figure) for column in columns.values())
-        print(f"{figure:<{width}}", *(f"{'':>14}" if value is None else f"{value:14.1f}" for value in values))
+    """Measures and prints, of each figure the median over the rounds."""
+    with tempfile.TemporaryDirectory() as folder:
+        starts = Starts(arguments, Path(folder))
+        async with starts.edge():
+            pass  # makes the model's format: the starts that are timed find it
+        rounds: dict[str, list[dict[str, float]]] = {name: [] for name in starts.names}
+        for _ in range(arguments.rounds):
+            for name in starts.names:
+                rounds[name].append(await starts.measured(name))
+    figures = list(rounds["edge"][0])
+    width = max(map(len, figures))
+    print(" " * width, *(f"{name:>16}" for name in rounds))
+    for figure in figures:
+        cells = [
+            f"{statistics.median(found[figure] for found in columns):16.1f}" if figure in columns[0] else f"{'':>16}"
+            for columns in rounds.values()
+        ]
+        print(f"{figure:<{width}}", *cells)
 
 
 def main() -> None:
@@ -154,7 +180,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--n-ctx", type=int, default=8_192)
     parser.add_argument("--llama-server", type=Path, help="a native llama-server to compare with")
-    parser.add_argument("--model", type=Path, help="the model file for it: the edge's own, from STATE/models")
+    parser.add_argument("--python-server", type=Path, help="folder with the needs of llama-cpp-python's server")
+    parser.add_argument("--rounds", type=int, default=1)
     asyncio.run(run(parser.parse_args()))
 
 
