@@ -120,9 +120,10 @@ class Leases:
                 continue
 
     async def _note_tenants(self, tenants: set[str]) -> None:
-        if tenants:
-            with contextlib.suppress(StoreUnavailable):
-                await self._store.script(self._scripts.tenants, (TENANTS,), sorted(tenants))
+        names = sorted(tenants)
+        with contextlib.suppress(StoreUnavailable):
+            for start in range(0, len(names), _TENANTS_PER_CALL):
+                await self._store.script(self._scripts.tenants, (TENANTS,), names[start : start + _TENANTS_PER_CALL])
 
     async def _expire(self, tenants: list[str]) -> None:
         words = (RUN, _pack(("",)))
