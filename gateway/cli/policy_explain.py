@@ -212,7 +212,10 @@ def _print(explanation: Explanation, facts: Facts, found: Found) -> None:
         place = str(story.place) if story.place else "-"
         terms = ", ".join(story.compliance)
         deployments.add_row(place, Text(story.id), Text(story.region), Text(terms), Text(story.why))
-    for made in (constraints, routes, deployments):
+    stores = table("Stores of passages", "name", "region", "compliance", "why")
+    for kept in explanation.stores:
+        stores.add_row(Text(kept.name), Text(kept.region), Text(", ".join(kept.compliance)), Text(kept.why))
+    for made in (constraints, routes, deployments, *([stores] if explanation.stores else [])):
         console.print(made)
 
 
@@ -239,6 +242,10 @@ def _headline(explanation: Explanation, facts: Facts, found: Found) -> str:
         lines.append(f"cascade   {_stands(decision.cascade)}")
     if decision.refine is not None:
         lines.append(f"refine    {_refines(decision.refine)}")
+    if decision.hedge is not None:
+        late = decision.hedge.after_s
+        when = f"{late:g} s" if late is not None else f"{decision.hedge.share:.0%} of its answers so far"
+        lines.append(f"hedge     the second, when the first takes longer than {when}")
     lines.append(f"spent     {', then '.join(deployment.id for deployment in decision.spent) or 'refused with 429'}")
     cache = decision.cache
     lines.append(f"cache     {'no' if cache is None else f'{cache.ttl_s:g} s'}")

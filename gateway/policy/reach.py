@@ -34,13 +34,17 @@ def ways(policy: CompiledPolicy, route: Route, model: str) -> Iterator[Way]:
             yield from (Way(other, deployment, role) for deployment in choices)
 
 
-def space_of(policy: CompiledPolicy, tenants: Sequence[TenantFacts] = ()) -> Space:
-    """All requests that the policy, its invariants included, can tell apart; of `tenants`, else of the policy's."""
+def space_of(policy: CompiledPolicy, tenants: Sequence[TenantFacts] = (), *, searches: bool = False) -> Space:
+    """All requests that the policy, its invariants included, can tell apart; of `tenants`, else of the policy's.
+
+    With `searches`, also those of clients who search a store: they name no model, and stores know tenants by name.
+    """
     asked: list[Condition] = [found.condition for found in policy.invariants if found.condition is not None]
     return Space(
         [*policy.conditions.trees, *(condition.tree for condition in asked)],
         tenants=tenants
         or [TenantFacts(name, found.tenant.region, found.tenant.labels) for name, found in policy.tenants.items()],
-        models=list(policy.models),
+        models=[*policy.models, ""] if searches else list(policy.models),
+        tells_names=searches,
         deployments=list(policy.deployments),
     )

@@ -80,6 +80,7 @@ class Space:
         tenants: Sequence[TenantFacts],
         models: Sequence[str],
         deployments: Sequence[str],
+        tells_names: bool = False,
     ) -> None:
         self._tenants = tenants
         self._models = tuple(models)
@@ -88,7 +89,7 @@ class Space:
         self._numbers: dict[Aspect, set[float]] = {}
         self._labels: set[str] = set()
         self._fails: set[str] = set()
-        self._whole_labels = self._names_asked = False
+        self._whole_labels, self._names_asked = False, tells_names
         self._mentioned: set[Aspect] = set()
         for tree in trees:
             self._note(tree)

@@ -21,8 +21,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     feature: str
     model: str
     what: str
-    """`route`, `mode`, `deployments`, `draft`, `hedge`, `cascade`, `refine`, `spent`, `cache`, `refused` or
-    `tenant`."""
+    """A field of the decision, such as `route`, `mode` or `deployments`; `refused` or `tenant`."""
     before: str
     after: str
     requests: int
@@ -78,7 +77,19 @@ def _outcome(policy: CompiledPolicy, facts: Facts) -> dict[str, str]:
     return _shown(decide(policy, own))
 
 
-_FIELDS = ("route", "mode", "deployments", "draft", "hedge", "cascade", "refine", "spent", "cache", "refused")
+_FIELDS = (
+    "route",
+    "mode",
+    "deployments",
+    "draft",
+    "hedge",
+    "cascade",
+    "refine",
+    "spent",
+    "retrieval",
+    "cache",
+    "refused",
+)
 
 
 def _shown(decision: Decision) -> dict[str, str]:
@@ -92,6 +103,7 @@ def _shown(decision: Decision) -> dict[str, str]:
         "cascade": "" if decision.cascade is None else msgspec.json.encode(decision.cascade).decode(),
         "refine": "" if decision.refine is None else msgspec.json.encode(decision.refine).decode(),
         "spent": ", ".join(deployment.id for deployment in decision.spent),
+        "retrieval": decision.no_retrieval or ("" if decision.retrieval is None else decision.retrieval.store),
         "cache": "" if cache is None else msgspec.json.encode(cache).decode(),
         "refused": "" if refusal is None else f"{refusal.status}: {refusal.code}",
     }

@@ -11,8 +11,11 @@ import msgspec
 
 from gateway.policy.compiled import CompiledPolicy, Route
 from gateway.policy.facts import Facts
-from gateway.routing.decide import decide
+from gateway.routing.decide import decide, searchable
 from gateway.routing.decision import Decision
+from gateway.routing.rank import failing
+
+_SECOND = 2
 
 Outcome = Literal["matches", "no match", "error", "not reached"]
 
@@ -38,6 +41,17 @@ class DeploymentStory(msgspec.Struct, frozen=True):
     why: str
 
 
+class StoreStory(msgspec.Struct, frozen=True):
+    """A store of passages, and whether this request may look something up there."""
+
+    name: str
+    used: bool
+    """The route adds its passages to this request."""
+    region: str
+    compliance: tuple[str, ...]
+    why: str
+
+
 class Explanation(msgspec.Struct, frozen=True):
     """A decision with its story. Lists are in the policy's order; deployments begin with those that are used."""
 
@@ -45,6 +59,7 @@ class Explanation(msgspec.Struct, frozen=True):
     constraints: tuple[RuleStory, ...]
     routes: tuple[RuleStory, ...]
     deployments: tuple[DeploymentStory, ...]
+    stores: tuple[StoreStory, ...] = ()
 
 
 def explain(policy: CompiledPolicy, facts: Facts) -> Explanation:
@@ -55,8 +70,22 @@ def explain(policy: CompiledPolicy, facts: Facts) -> Explanation:
         decision=decision,
         constraints=_constraints(policy, outcomes),
         routes=_routes(policy, outcomes, decision),
-        deployments=_deployments(policy, decision),
+        deployments=_deployments(policy, decision, failing(policy, facts)),
+        stores=_stores(policy, decision, facts),
     )
+
+
+def _stores(policy: CompiledPolicy, decision: Decision, facts: Facts) -> tuple[StoreStory, ...]:
+    wanted = next((route.retrieval for route in policy.routes if route.name == decision.route), None)
+    stories = []
+    for store in policy.stores.values():
+        used = decision.retrieval is not None and decision.retrieval.store == store.name
+        against = searchable(policy, facts, store)
+        if against and wanted is not None and wanted.store == store.name:
+            against = f"wanted by the route, and not asked: {against}"
+        why = "its passages are added to the prompt" if used else against or "may be searched"
+        stories.append(StoreStory(store.name, used, store.region, tuple(sorted(store.compliance)), why))
+    return tuple(stories)
 
 
 def _constraints(policy: CompiledPolicy, outcomes: list[bool | None]) -> tuple[RuleStory, ...]:
@@ -103,7 +132,7 @@ def _outcome(outcome: bool | None) -> Outcome:  # noqa: FBT001 - a value of the 
     return "matches" if outcome else "no match"
 
 
-def _deployments(policy: CompiledPolicy, decision: Decision) -> tuple[DeploymentStory, ...]:
+def _deployments(policy: CompiledPolicy, decision: Decision, fails: frozenset[str]) -> tuple[DeploymentStory, ...]:
     places = {deployment.id: place for place, deployment in enumerate(decision.deployments, start=1)}
     removed = {removal.deployment: removal for removal in decision.removed}
     spent = {deployment.id for deployment in decision.spent}
@@ -113,6 +142,10 @@ def _deployments(policy: CompiledPolicy, decision: Decision) -> tuple[Deployment
         parts = []
         if place:
             parts.append("first choice" if place <= decision.first_choices else "fallback")
+        if place == _SECOND and decision.hedge is not None and place <= decision.first_choices:
+            parts.append("asked as well when the first is late")
+        if place and deployment.id in fails:
+            parts.append("fails now, so it is asked after all that does not")
         if decision.draft is not None and decision.draft.id == deployment.id:
             parts.append("drafts" if decision.cascade is None else "asked first: its answer stands when it is sure")
         if deployment.id in spent:
@@ -146,6 +179,8 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
         "refine": None if decision.refine is None else msgspec.to_builtins(decision.refine),
         "spent": [deployment.id for deployment in decision.spent],
         "spent_mode": decision.spent_mode.value,
+        "retrieval": None if decision.retrieval is None else msgspec.to_builtins(decision.retrieval),
+        "no_retrieval": decision.no_retrieval,
         "cache": None if decision.cache is None else msgspec.to_builtins(decision.cache),
         "reasons": list(decision.reasons),
         "refusal": None
@@ -155,5 +190,6 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
             "constraints": msgspec.to_builtins(explanation.constraints),
             "routes": msgspec.to_builtins(explanation.routes),
             "deployments": msgspec.to_builtins(explanation.deployments),
+            "stores": msgspec.to_builtins(explanation.stores),
         },
     }

@@ -2,9 +2,10 @@
 
 For an invariant (`when` implies `require`) and a deployment that does not meet it, a leak is a request for which `when`
 is true, no constraint that would remove the deployment applies, and the route that decides may use it: as its first
-choice, as fallback, to draft, or when the budget is spent. `policy.search` finds such a request or shows that there is
-none. What it finds is put to `decide` before it is called a leak: a counterexample is always a request that
-`explain` replays. A condition that cannot be evaluated counts as true, for an invariant as for a constraint.
+choice, as fallback, to draft, or when the budget is spent. Stores of passages are places like deployments
+(`prove_stores`). `policy.search` finds such a request or shows that there is none. What it finds is put to `decide`
+before it is called a leak: a counterexample is always a request that `explain` replays. A condition that cannot be
+evaluated counts as true, for an invariant as for a constraint.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import msgspec
 from gateway.errors import Mistake
 from gateway.inference.deployment import Deployment
 from gateway.inference.request import DraftWish
-from gateway.policy.compiled import CompiledPolicy, Constraint, Invariant, Route
+from gateway.policy.compiled import CompiledPolicy, Constraint, Invariant, Route, objection
 from gateway.policy.evaluate import Value
 from gateway.policy.facts import Facts
 from gateway.policy.outcomes import ERROR, FALSE, TRUE, Formulas
@@ -28,6 +29,15 @@ from gateway.policy.search import Effort, TooLarge, Wanted, search
 from gateway.policy.space import FAILS, LABEL, MODEL, TENANT, Aspect, Space
 from gateway.routing.decide import decide
 from gateway.routing.decision import Decision
+from gateway.routing.prove_stores import (
+    RETRIEVAL,
+    SEARCH,
+    StoreWay,
+    guards_of,
+    limits_of,
+    store_leaks,
+    store_ways,
+)
 
 MOST_CHOICES = 300_000
 """Of the search, over all invariants: a few seconds."""
@@ -44,7 +54,8 @@ class Leak(msgspec.Struct, frozen=True, kw_only=True):
     facts: Facts
     deployment: str
     role: str
-    """How it is reached: `first choice`, `fallback`, `draft`, `when the budget is spent`."""
+    """How it is reached: `first choice`, `fallback`, `draft`, `when the budget is spent`; a store by `retrieval` or
+    by `search`."""
     route: str
     reason: str
     """What the deployment lacks."""
@@ -80,7 +91,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 
 def prove(policy: CompiledPolicy, *, most_choices: int = MOST_CHOICES) -> Proof:
     """Check every invariant of `policy` over all requests. Pure; the effort is bounded by `most_choices`."""
-    space = space_of(policy)
+    space = space_of(policy, searches=bool(policy.stores))
     prover = _Prover(policy, space)
     outcomes, choices = [], 0
     for done, invariant in enumerate(policy.invariants):
@@ -117,10 +128,11 @@ def told(outcome: Outcome) -> str:
     """One sentence about an invariant."""
     leak = outcome.leak
     if leak is not None:
+        way = f"{leak.role} of route `{leak.route}`" if leak.route else f"{leak.role} by a client"
+        unknown = "; its `when` cannot be evaluated there, which counts as true: ask `has(…)` first"
         return (
-            f"invariant `{outcome.invariant}` is broken: {leak.deployment} can be reached ({leak.role} of route "
-            f"`{leak.route}`) and {leak.reason}; such a request: {shlex.join(options(leak.facts))}"
-            + ("; its `when` cannot be evaluated there, which counts as true: ask `has(…)` first" * leak.is_unknown)
+            f"invariant `{outcome.invariant}` is broken: {leak.deployment} can be reached ({way}) and {leak.reason}; "
+            f"such a request: {shlex.join(options(leak.facts))}{unknown * leak.is_unknown}"
         )
     if outcome.verdict == "holds":
         return f"invariant `{outcome.invariant}` holds"
@@ -148,6 +160,11 @@ class _Prover:
                     if isinstance(found, Leak):
                         return Outcome(invariant=invariant.name, verdict="broken", leak=found)
                     unsure = unsure or found
+            for way in store_ways(self._policy, invariant):
+                leak = self._store_leak(invariant, way)
+                if isinstance(leak, Leak):
+                    return Outcome(invariant=invariant.name, verdict="broken", leak=leak)
+                unsure = unsure or leak
         except TooLarge:
             unsure = (
                 f"there are {self._space.classes:,} classes of requests, and after {self._effort.spent:,} choices the "
@@ -206,6 +223,30 @@ class _Prover:
             wanted += [Wanted(formulas[guard.when], FALSE) for guard in guards if guard.when is not None]
             found.append(wanted)
         return found[0], found[1]
+
+    def _store_leak(self, invariant: Invariant, way: StoreWay) -> Leak | str:
+        """A request that comes this way to a store; a text where there may be one, empty where there is none."""
+        guards, always = guards_of(self._policy, way.store)
+        if always:
+            return ""
+        wanted: list[list[Wanted]] = []
+        for kind, maker in enumerate(self._makers):
+            asked = [Wanted(self._formulas[kind][when], outcomes) for when, outcomes in guards]
+            if invariant.condition is not None:
+                asked.append(Wanted(maker.make(invariant.condition.tree), TRUE | ERROR))
+            wanted.append(asked if way.route is None else self._reaching(asked, way.route, kind))
+        limits = limits_of(self._policy, way, self._space)
+        if not self._is_possible(wanted[0], limits):
+            return ""
+        for chosen in islice(search(self._space, wanted[1], self._effort, limits), _MOST_EXAMPLES):
+            aspects = {**{aspect: values[0] for aspect, values in limits.items()}, **chosen}
+            found = store_leaks(self._policy, invariant, way, facts_of(aspects, self._space))
+            if found is not None:
+                facts, route = found
+                reason = objection(way.store, invariant.regions, invariant.compliance)
+                role = SEARCH if way.route is None else RETRIEVAL
+                return Leak(facts=facts, deployment=f"store {way.store.name}", role=role, route=route, reason=reason)
+        return f"store `{way.store.name}` may be reached, and no example could be made"
 
     def _allows(self, constraint: Constraint, deployment: Deployment) -> bool:
         return bool(constraint.allowed >> self._policy.positions[deployment.id] & 1)

@@ -9,7 +9,20 @@ from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.facts import Facts
 
 LABELS = ("personal", "health", "secret", "other", "public.data")
-FEATURES = ("", "chat", "batch", "autocomplete", "vault", "contracts", "search", "odd-one")
+FEATURES = (
+    "",
+    "chat",
+    "batch",
+    "autocomplete",
+    "vault",
+    "contracts",
+    "search",
+    "odd-one",
+    "sure",
+    "quick",
+    "pocket",
+    "support",
+)
 AUDIENCES = ("minors", "adults", "")
 
 

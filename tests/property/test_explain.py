@@ -14,14 +14,17 @@ from gateway.routing.decide import decide
 from gateway.routing.explain import as_json, explain
 from tests.policy_folder import loaded
 from tests.property.random_requests import random_facts
+from tests.unit.routing.test_prove_ways import TIGHT, compiled
 
 EXAMPLES = Path(__file__).parents[2] / "policies/examples"
 REQUESTS = 10_000
 
 
 def test_explain_and_the_data_plane_agree_in_every_field(tmp_path):
-    """Over 10,000 random requests under all shipped examples: the same decision, the same JSON, again from a record."""
-    policies = [loaded(tmp_path), *(load_policy(folder, {}) for folder in sorted(EXAMPLES.iterdir()))]
+    """Over 10,000 random requests, all examples and modes: the same decision, the same JSON, again from a record."""
+    (tmp_path / "every-mode").mkdir()
+    policies = [loaded(tmp_path / "usual"), compiled(tmp_path / "every-mode", TIGHT)]
+    policies += [load_policy(folder, {}) for folder in sorted(EXAMPLES.iterdir())]
     recorders = [Recorder(policy) for policy in policies]
     chance = random.Random(20231116)
     refused = 0
@@ -68,6 +71,10 @@ def _agree(shown, decided) -> None:
     assert shown["spent"] == [deployment.id for deployment in decided.spent]
     assert shown["spent_mode"] == decided.spent_mode.value
     assert shown["cache"] == (None if decided.cache is None else msgspec.to_builtins(decided.cache))
+    for name in ("hedge", "cascade", "refine", "retrieval"):
+        rule = getattr(decided, name)
+        assert shown[name] == (None if rule is None else msgspec.to_builtins(rule)), name
+    assert shown["no_retrieval"] == decided.no_retrieval
     assert tuple(shown["reasons"]) == decided.reasons
     assert (shown["refusal"] is None) == (decided.refusal is None)
     used = {story["id"] for story in shown["why"]["deployments"] if story["place"]}
