@@ -37,8 +37,13 @@ async def refine(plan: Plan, draft: Draft, drafting: asyncio.Task[None] | None, 
             await asyncio.wait((drafting,))
         if draft.is_an_answer:
             await draft.promote()
-        else:
+            return
+        try:
             await attempt.answer(plan, (draft.drafter,), final.pass_on)
+        except EdgeError:
+            if final.begun:
+                raise
+            raise error from None  # why the larger model failed is what the client can do something about
 
 
 class _Final:

@@ -169,6 +169,12 @@ async def test_a_draft_cut_by_its_own_limit_is_no_answer():
     assert seen.of(DraftJudged)[0].state is not DraftState.PROMOTED
 
 
+async def test_when_the_edge_fails_as_well_the_larger_models_failure_is_told():
+    """That the edge crashed too helps nobody; its retry-after would be wrong."""
+    with pytest.raises(BackendUnreachable):
+        await run([EdgeCrashed("gone")], [BackendUnreachable("down")], finals=(CLOUD, EDGE))
+
+
 async def test_without_a_fallback_the_failure_is_told_and_the_draft_dropped():
     """A route that does not name the edge never passes a draft off as the answer."""
     with pytest.raises(BackendUnreachable):
