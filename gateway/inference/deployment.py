@@ -132,7 +132,7 @@ class Scoring(msgspec.Struct, frozen=True, kw_only=True):
 
     api: Literal["vllm", "sglang"]
     chat_template: str = ""
-    """Jinja source, as the model has it: SGLang is sent the prompt as tokens."""
+    """Jinja source, for SGLang, which is sent the prompt as tokens. `bos_token` is empty in it: write it out."""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
