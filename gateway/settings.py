@@ -309,7 +309,7 @@ SETTINGS: tuple[Setting, ...] = (
         name="lease_s",
         metavar="SECONDS",
         default="60",
-        help="When a gateway is killed, what its requests had reserved is booked after this time.",
+        help="After this time, what a killed gateway had reserved is booked, and its jobs are taken over by others.",
         read=readers.seconds(1, 3_600),
     ),
     Setting(

@@ -48,6 +48,7 @@ _ASK_AGAIN_S = 5.0
 """Should news get lost, whoever waits looks himself after so long."""
 _GIVE_UP_S = 2.0
 _WRITE_FOR_S = 600.0
+_LONGEST_ANSWER = MOST_BYTES // 2
 
 TaskHook = Callable[[asyncio.Task[Any]], None]
 
@@ -73,6 +74,8 @@ class Job:
         """It will be answered, or is refused."""
         self.shown = asyncio.Event()
         """The draft is there, or none comes any more."""
+        self.written = False
+        """The store has the answer."""
         self.ended: Literal["", "cancelled", "lost"] = ""
         self.task: asyncio.Task[None] | None = None
 
@@ -98,6 +101,8 @@ class Job:
 
     def end(self, how: Literal["cancelled", "lost"]) -> None:
         """Nobody wants it any more from here."""
+        if self.written:
+            return
         self.ended = self.ended or how
         if self.task is not None:
             self.task.cancel()
@@ -304,9 +309,12 @@ class Later:
         """Have the store keep the answer, as soon as it can; once."""
         loop, pause_s = asyncio.get_running_loop(), 0.1
         end = loop.time() + _WRITE_FOR_S
+        if len(answer.body) > _LONGEST_ANSWER:
+            answer = failed(InternalError("this answer is too large to be kept"), job.record.request_id)
         while True:
             try:
-                if not await self._records.finish(job.name, answer):
+                job.written = await self._records.finish(job.name, answer)
+                if not job.written:
                     structlog.get_logger().warning("later_not_ours", id=job.asked.id, tenant=job.asked.who.tenant)
                 break
             except ValueError as error:  # text that is no Unicode
@@ -340,10 +348,13 @@ class Later:
     async def _take_over(self) -> None:
         """Begin anew what gateways that are gone were making: at the start, and a few times in each lease."""
         while True:
-            with contextlib.suppress(StoreUnavailable):
+            try:
                 if not self._draining:
                     for claimed in await self._records.abandoned(_MOST_TAKEN_OVER):
                         await self._again(claimed)
+            except Exception as error:  # noqa: BLE001 whatever one of them does, others are still to be taken over
+                if not isinstance(error, StoreUnavailable):
+                    structlog.get_logger().exception("take_over_failed")
             await asyncio.sleep(self._lease_s / 4 * random.uniform(0.8, 1.2))  # noqa: S311 spreads gateways
 
     async def _again(self, claimed: Claimed) -> None:
