@@ -46,6 +46,7 @@ MOST_OF_A_TENANT = 256
 _MOST_TAKEN_OVER = 8
 _ASK_AGAIN_S = 5.0
 """Should news get lost, whoever waits looks himself after so long."""
+_STORE_PAUSE_S = 0.25
 _GIVE_UP_S = 2.0
 _WRITE_FOR_S = 600.0
 _LONGEST_ANSWER = MOST_BYTES // 2
@@ -217,22 +218,30 @@ class Later:
         return job.draft
 
     async def get(self, tenant: str, answer_id: str, *, wait_s: float = 0.0) -> Kept | None:
-        """What the store has of it; waits until it is over, `wait_s` at most. Raises StoreUnavailable."""
+        """What the store has of it; waits until it is over, `wait_s` at most, and for the store as well.
+
+        Raises StoreUnavailable.
+        """
         name, woken = name_of(tenant, answer_id), asyncio.Event()
         if wait_s <= 0:
             return await self._records.get(name)
         loop = asyncio.get_running_loop()
         end = loop.time() + wait_s
         with self.news.hearing(name, lambda _: woken.set()):
-            await self.news.begin()
             while True:
                 woken.clear()
-                kept = await self._records.get(name)
-                left_s = end - loop.time()
-                if kept is None or kept.state != "running" or left_s <= 0:
-                    return kept
+                pause_s, left_s = _ASK_AGAIN_S, end - loop.time()
+                try:
+                    await self.news.begin()
+                    kept = await self._records.get(name)
+                    if kept is None or kept.state != "running" or left_s <= 0:
+                        return kept
+                except StoreUnavailable:
+                    pause_s = _STORE_PAUSE_S
+                    if left_s <= 0:
+                        raise
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(left_s, _ASK_AGAIN_S)):
+                    async with asyncio.timeout(min(left_s, pause_s)):
                         await woken.wait()
 
     async def cancel(self, tenant: str, answer_id: str) -> bool:

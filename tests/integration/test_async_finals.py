@@ -25,7 +25,12 @@ async def client():
 
 
 async def ask(client, gateway, **changes):
-    return await client.post(gateway.url + URL, json=BODY | changes, headers=ASYNC)
+    for _ in range(50):
+        answer = await client.post(gateway.url + URL, json=BODY | changes, headers=ASYNC)
+        if answer.status_code != 503 or answer.json()["error"]["code"] != "store_unavailable":
+            break
+        await asyncio.sleep(0.1)  # on a busy machine the store may have no time for a moment
+    return answer
 
 
 async def fetch(client, gateway, where, *, key=KEY, wait=20):
