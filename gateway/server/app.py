@@ -38,10 +38,7 @@ def build_app(services: Services) -> web.Application:
         app.on_response_prepare.append(cors.add_headers)
     app[SERVICES] = services
     app[PROXIES] = Proxies(settings.trusted_proxies)
-    app[STREAMS] = Streams()
-    app[SHORTCUT] = Shortcut()
-    app[REPEATS] = {surface.name: Repeats(surface.decode) for surface in SURFACES}
-    app.cleanup_ctx.append(_keep_streams_alive)
+    _add_answering(app)
     add_routes(app)
     if has_admin:
         add_admin_routes(app)
@@ -53,9 +50,18 @@ def build_admin_app(services: Services) -> web.Application:
     app = web.Application(middlewares=(boundary, authorize(admin_key_hash(services.settings), frozenset({"/metrics"}))))
     app[SERVICES] = services
     app[PROXIES] = Proxies(services.settings.trusted_proxies)
+    _add_answering(app)
     add_admin_routes(app)
     app.router.add_get("/metrics", metrics)
     return app
+
+
+def _add_answering(app: web.Application) -> None:
+    """What handlers that answer need beside the services."""
+    app[STREAMS] = Streams()
+    app[SHORTCUT] = Shortcut()
+    app[REPEATS] = {surface.name: Repeats(surface.decode) for surface in SURFACES}
+    app.cleanup_ctx.append(_keep_streams_alive)
 
 
 async def _keep_streams_alive(app: web.Application) -> AsyncIterator[None]:

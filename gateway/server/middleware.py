@@ -46,6 +46,10 @@ _ADMIN = "/admin/"
 """Asked by operators and the dashboard, which log what they change by themselves."""
 
 
+def _is_quiet_admin(path: str) -> bool:
+    return path.startswith(_ADMIN) and path != "/admin/v1/playground"  # that is a request as any other
+
+
 @web.middleware
 async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request an id and a record, and turn whatever goes wrong into one clear answer."""
@@ -55,7 +59,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     record.client = request.app[PROXIES].client(request.remote, request.headers)
     request[STARTED] = started
     request[RECORD] = record
-    counted = request.path not in _QUIET_PATHS and not request.path.startswith(_ADMIN)
+    counted = request.path not in _QUIET_PATHS and not _is_quiet_admin(request.path)
     if counted:
         services.metrics.begin()
     task = asyncio.current_task()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gateway.server.admin import state, tenants
+from gateway.server.admin import pages, state, tenants
 from gateway.server.api import health, schema
 from gateway.server.operation import Operation, Route
+from gateway.wire import openai_schema as openai
 
 _LIMIT = {"limit": "How many, 1 to 200. Default: 50.", "tenant": "Of this tenant alone."}
 
+_PAGE = Operation(tag="Pages", answer_media="text/html", is_open=True)
 _TENANTS, _TENANT = "/admin/v1/tenants", "/admin/v1/tenants/{tenant}"
 
 ROUTES: tuple[Route, ...] = (
@@ -46,6 +48,21 @@ ROUTES: tuple[Route, ...] = (
         Operation(tag="Tenants", body=tenants.NewKey, answer=tenants.MadeKey, statuses=(201,)),
     ),
     Route("DELETE", _TENANT + "/keys/{key}", tenants.delete_key, Operation(tag="Tenants", answer=tenants.Done)),
+    Route(
+        "POST",
+        "/admin/v1/playground",
+        pages.ask,
+        Operation(
+            tag="Playground",
+            body=openai.ChatRequest,
+            answer=openai.ChatCompletion,
+            streams=True,
+            asks_model=True,
+            query={"tenant": "Whom to ask as. Default: the tenant that needs no key."},
+        ),
+    ),
+    Route("GET", "/admin/", pages.index, _PAGE),
+    Route("GET", "/admin/static/{file}", pages.part, _PAGE),
     Route("GET", "/admin/v1/openapi.json", schema.show_admin, Operation(tag="State", answer=schema.Document)),
     Route("GET", "/admin/metrics", health.metrics, Operation(tag="State", answer_media="text/plain")),
 )
