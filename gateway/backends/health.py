@@ -200,7 +200,10 @@ class Health:
         if deployments is self._policys:
             return
         self._policys = deployments
-        self._known = {at.id: self._of(at) for at in deployments.values() if not at.is_edge}
+        before, self._known = self._known, {at.id: self._of(at) for at in deployments.values() if not at.is_edge}
+        for name in before.keys() - self._known.keys():
+            if before[name].told != "closed":
+                self._on_change(name, "closed")  # nobody would tell it any more
         backends = {known.backend for known in self._known.values()}
         self._checks = {name: failed for name, failed in self._checks.items() if name in backends}
         self._good_until = -math.inf

@@ -133,7 +133,8 @@ class Observed:
     def _never_came(self, found: _Deployment, attempt: Begun) -> None:
         """It ended without a first token. That it would have taken longer than this is news if that is long."""
         taken_s, quantile = self._clock() - attempt.at, self._quantile(found, attempt)
-        if taken_s > (quantile.at(0.5) or 0.0):
+        usual_s = quantile.at(0.5)
+        if usual_s is not None and taken_s > usual_s:
             quantile.add(taken_s)
         average = found.first_token.get(bisect_left(_LENGTHS, attempt.prompt_tokens))
         if attempt.stream and average is not None and taken_s > average.value:

@@ -151,10 +151,11 @@ def test_a_good_check_lets_the_probe_come_at_once(health):
     assert health.begin(A) is not None
 
 
-def test_deployments_that_policy_dropped_are_forgotten(health):
-    """A newer policy's deployments keep their state, all others are gone."""
+def test_deployments_that_policy_dropped_are_forgotten(health, told):
+    """A newer policy's deployments keep their state, all others are gone, and no gauge is left standing."""
     end(health, BackendUnreachable("no"), FAILURES_TO_OPEN)
     health.know({A.id: A})
     assert health.unhealthy() == {A.id}
     health.know({"b/m": at("b")})
     assert health.unhealthy() == frozenset()
+    assert told[-1] == (A.id, "closed")

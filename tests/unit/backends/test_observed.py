@@ -108,3 +108,31 @@ def test_predictions_that_were_given_out_never_change(observed: Observed, clock:
     assert given == before
     assert observed.predictions(500)["a"] != before["a"]
     assert observed.predictions(500)["a"].output_tokens == pytest.approx(11)
+
+
+def test_what_is_usual_for_a_deployment(observed: Observed, clock: Clock):
+    """Its p95 for prompts of that length, streamed and not apart; unknown until enough was seen."""
+    for _ in range(20):
+        assert observed.usual_s("a", 500, stream=True, share=0.95) is None
+        serve(observed, clock, "a", 2.0)
+    assert 2.0 <= observed.usual_s("a", 500, stream=True, share=0.95) < 2.2
+    assert observed.usual_s("a", 500, stream=False, share=0.95) is None
+    assert observed.usual_s("a", 50_000, stream=True, share=0.95) is None
+
+
+def test_a_first_token_that_never_came_counts_where_it_was_long(observed: Observed, clock: Clock):
+    """An attempt that was given up after a long wait is news; one that failed at once says nothing of the time."""
+    for seconds in (*[0.01] * 50, *[2.0] * 50):
+        begun = observed.begun("a", 500)
+        clock.now += seconds
+        observed.ended(begun, per_token_s=None, output_tokens=None)
+    assert observed.usual_s("a", 500, stream=True, share=0.5) is None, "nothing was ever seen"
+    for _ in range(40):
+        serve(observed, clock, "a", 1.0)
+    usual = observed.usual_s("a", 500, stream=True, share=0.5)
+    for seconds in (*[0.01] * 50, *[9.0] * 60):
+        begun = observed.begun("a", 500)
+        clock.now += seconds
+        observed.ended(begun, per_token_s=None, output_tokens=None)
+    assert observed.usual_s("a", 500, stream=True, share=0.5) > 5 * usual
+    assert first_s(observed, "a") > 5
