@@ -117,7 +117,10 @@ class Backends:
 
 def policy(cells: list[Cell], backends: Backends, *, key_sha256: str) -> str:
     """A policy in which each cell is a model, and its feature picks its mode."""
-    lines = ["backends:", "  edge: {type: edge, model: smollm2-135m-instruct, region: local}"]
+    lines = [
+        "backends:",
+        "  edge: {type: edge, model: smollm2-135m-instruct, region: local, timeouts: {first_token: 60s}}",
+    ]
     good = "timeouts: {connect: 5s, first_token: 20s, idle: 20s, total: 30s}"
     lines.append(f"  second: {{type: openai, base_url: '{backends.http.base_url}', region: eu, {good}}}")
     for number, cell in enumerate(cells):

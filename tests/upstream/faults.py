@@ -138,12 +138,12 @@ FAULTS: dict[str, Fault] = {
     "stall after some tokens": Fault(
         plain=(_JSON_HEAD + b"content-length: 500\r\n\r\n" + _answer()[:90], "hold"),
         streamed=Script(text=TEXT, stall_after=3),
-        limits=_QUICK,
+        limits="first_token: 6s, idle: 1s, total: 12s",
     ),
     "one byte a second": Fault(
         plain=(_JSON_HEAD + b"content-length: 500\r\n\r\n", *_bytewise(_answer()[:9])),
         streamed=(_SSE_HEAD + _CHUNKED + _sized(_HI), *_bytewise(_sized(b"data: " + _chunk({"content": "no"})))),
-        limits="connect: 1s, first_token: 3s, idle: 1500ms, total: 4s",
+        limits="first_token: 5s, idle: 1500ms, total: 6s",
     ),
     "comments and nothing else": Fault(
         plain=(_JSON_HEAD + _CHUNKED, *[_sized(b" "), 0.05] * 200),
