@@ -1,6 +1,8 @@
 """Tenants and keys of the store: made through the admin API, served by all replicas, kept whatever happens."""
 
 import asyncio
+import subprocess
+import sys
 
 import aiohttp
 import pytest
@@ -187,3 +189,23 @@ async def test_a_constraint_sees_a_tenant_of_the_store(start_gateway, upstream):
     )
     assert await ask(gateway, await make(gateway, "here", region="eu")) == 200
     assert await ask(gateway, await make(gateway, "there", region="us")) == 403
+
+
+async def test_commands_make_list_and_revoke_keys(gateway):
+    """`firstdraft keys` against the admin API: the key goes to standard output, and works until it is revoked."""
+    await make(gateway)
+
+    async def run(*words):
+        command = [sys.executable, "-m", "gateway.cli.main", "keys", *words, "--admin", gateway.admin_url]
+        return await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
+
+    made = await run("new", "globex", "--name", "second", "--replaces", "first")
+    assert made.returncode == 0, made.stderr
+    assert await ask(gateway, made.stdout.strip()) == 200
+    listed = await run("list", "globex")
+    assert "globex  first" in listed.stdout
+    assert "until" in listed.stdout
+    assert (await run("revoke", "globex", "second")).returncode == 0
+    assert await ask(gateway, made.stdout.strip()) == 401
+    refused = await run("revoke", "acme", "prod")
+    assert (refused.returncode, "404" in refused.stderr) == (1, True)
