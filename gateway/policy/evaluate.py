@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gateway.policy.syntax import Call, Constant, ListOf, Loop, Name, Node, Select
+from gateway.policy.witnesses import is_match
 
 Value = Any
 """A value of CEL: str, int, float, bool, bytes, None, a list or a dict."""
@@ -156,6 +157,13 @@ def _item(container: Value, key: Value) -> Value:
     return container[key]
 
 
+def _matches(text: str, pattern: str) -> bool:
+    found = is_match(pattern, text)
+    if found is None:
+        raise Failed
+    return found
+
+
 _FUNCTIONS: Mapping[str, Callable[..., Value]] = {
     "_==_": operator.eq,
     "_!=_": operator.ne,
@@ -176,4 +184,5 @@ _FUNCTIONS: Mapping[str, Callable[..., Value]] = {
     "startsWith": lambda text, part: text.startswith(part),
     "endsWith": lambda text, part: text.endswith(part),
     "contains": lambda text, part: part in text,
+    "matches": _matches,
 }

@@ -23,6 +23,7 @@ from gateway.policy.space import (
     text_aspect,
 )
 from gateway.policy.syntax import Call, Constant, ListOf, Loop, Name, Node, Select, Unknown, children, walk
+from gateway.policy.witnesses import is_match
 
 TRUE: Final = 1
 FALSE: Final = 2
@@ -91,6 +92,28 @@ class _HasLabel(_Atom):
 
     def _early(self, known: Known) -> int:
         return TRUE if any(known.get(aspect) for aspect in self._order if aspect != TENANT) else TRUE | FALSE
+
+
+class _Match(Formula):
+    """`text.matches(pattern)`: known of texts that stand for themselves, free of those that stand for many."""
+
+    __slots__ = ("_aspect", "_free", "_pattern", "_space")
+
+    def __init__(self, pattern: str, space: Space, aspect: Aspect, free: Aspect) -> None:
+        super().__init__(frozenset({aspect, free}))
+        self._pattern, self._space = pattern, space
+        self._aspect, self._free = aspect, free
+
+    def outcomes(self, known: Known) -> int:
+        if self._aspect not in known:
+            return ANY
+        text = known[self._aspect]
+        if text is None:  # a map has no such entry
+            return ERROR
+        if self._space.stands_for_itself(self._aspect, text):
+            found = is_match(self._pattern, text)
+            return ERROR if found is None else TRUE if found else FALSE
+        return int(known.get(self._free, TRUE | FALSE)) & (TRUE | FALSE) or FALSE
 
 
 class _Free(Formula):
@@ -206,7 +229,8 @@ class Formulas:
         if self._strict and not ((_is_covered(node) and self._has_all(node)) or self._is_covered_part(node)):
             aspect = FREE + _shape(node)
             self.free.add(aspect)
-            return _Free(aspect)
+            text, pattern = _matched(node)
+            return _Match(pattern, self._space, text, aspect) if text in self._space.domains else _Free(aspect)
         label = _label_asked(node)
         if label is not None:
             held = any(label in tenant.labels for tenant in self._space.tenants)
@@ -251,6 +275,13 @@ class Formulas:
             if isinstance(first, Constant):
                 return {FAILS + str(first.value)}
         return {aspect for child in children(node) for aspect in self._aspects(child)}
+
+
+def _matched(node: Node) -> tuple[Aspect, str]:
+    """The text and the pattern of `text.matches("pattern")`; empty ones for anything else."""
+    if isinstance(node, Call) and node.function == "matches" and isinstance(node.arguments[1], Constant):
+        return text_aspect(node.arguments[0]) or "", str(node.arguments[1].value)
+    return "", ""
 
 
 def _label_asked(node: Node) -> str | None:
@@ -330,7 +361,7 @@ def _is_finite(node: Node) -> bool:
     for part in walk(node):
         if isinstance(part, Name) and part.name not in _FINITE | _TRUTHS | {"request.logprobs", "backend.edge_ready"}:
             return False
-        if isinstance(part, Unknown | Loop) or (isinstance(part, Call) and part.function == "matches"):
+        if isinstance(part, Unknown | Loop):
             return False
     return True
 

@@ -5,13 +5,14 @@ length … For each aspect there are finitely many values between which no condi
 
   tenant         the policy's tenants, those alike in all that conditions may ask kept once
   texts          each text that a condition compares with; the shortest that begins with, ends in or contains what a
-                 condition asks for, in all combinations; and one that is none of these
+                 condition asks for, in all combinations; one that a regular expression matches; and one that is none
+                 of these
   numbers        both sides of each limit that is named, and the limit itself; hours all 24
   labels         there or not, for each that is named, and one that is not; so are failing deployments
   metadata, headers   not there, or a text as above
 
 One value of each aspect is one class of requests. An `Atom` is a part of a condition that cannot be taken apart any
-more; one that uses an aspect in a way that this scheme does not cover (a regular expression over a feature) is *free*:
+more; one that uses an aspect in a way that this scheme does not cover (the length of a feature) is *free*:
 when something is to be proved it may have any outcome.
 """
 
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field
 
 from gateway.policy.evaluate import Value
 from gateway.policy.syntax import Call, Constant, ListOf, Loop, Name, Node, Select, children
+from gateway.policy.witnesses import witness
 
 Aspect = str
 _MOST_COMBINED = 3
@@ -65,6 +67,8 @@ class _Asked:
     begins: set[str] = field(default_factory=set)
     ends: set[str] = field(default_factory=set)
     contains: set[str] = field(default_factory=set)
+    matches: set[str] = field(default_factory=set)
+    """Regular expressions."""
 
     def all(self) -> set[str]:
         return self.equal | self.begins | self.ends | self.contains
@@ -111,6 +115,11 @@ class Space:
         """It has a text for each combination of what conditions ask, one that is like none of them among them."""
         return bool(_sign_in_none(self._texts.get(aspect, _Asked()).all()))
 
+    def stands_for_itself(self, aspect: Aspect, text: str) -> bool:
+        """The value is one text and not an example of many: whatever is asked of it is known."""
+        asked = self._texts.get(aspect, _Asked())
+        return not text or text in asked.all() or (text in _witnesses(asked) and text not in _texts(asked))
+
     @property
     def has_all_labels(self) -> bool:
         """It has a label for each combination of what conditions ask of labels."""
@@ -155,6 +164,8 @@ class Space:
                 asked.ends |= texts
             case "contains":
                 asked.contains |= texts
+            case "matches":
+                asked.matches |= texts
             case _:
                 asked.equal |= texts
                 if isinstance(other, Name) and other.name in {*_TENANTS, MODEL}:
@@ -209,7 +220,7 @@ class Space:
 
     def _text_values(self, aspect: Aspect, shape: re.Pattern[str] | None) -> tuple[str, ...]:
         asked = self._texts.get(aspect, _Asked())
-        found = ["", *sorted(asked.all()), *_texts(asked)]
+        found = ["", *sorted(asked.all()), *_texts(asked), *_witnesses(asked)]
         return tuple(dict.fromkeys(text for text in found if shape is None or shape.fullmatch(text)))
 
     def _whole_values(self, name: str, least: int, most: int) -> tuple[int, ...]:
@@ -228,7 +239,9 @@ class Space:
         return tuple(sorted({*limits, *between}, reverse=True))
 
 
-_COMPARISONS = frozenset({"_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "@in", "startsWith", "endsWith", "contains"})
+_COMPARISONS = frozenset(
+    {"_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "@in", "startsWith", "endsWith", "contains", "matches"}
+)
 
 
 def text_aspect(node: Node) -> Aspect | None:
@@ -278,6 +291,11 @@ def _texts(asked: _Asked) -> list[str]:
         for begin, middle, end in itertools.product(("", *sorted(asked.begins)), middles, ("", *sorted(asked.ends)))
         if begin or middle or end
     ] + [fresh]
+
+
+def _witnesses(asked: _Asked) -> list[str]:
+    """A text for each regular expression for which one is easily made."""
+    return sorted({text for pattern in asked.matches if (text := witness(pattern)) is not None})
 
 
 def _sign_in_none(texts: set[str]) -> str:

@@ -246,19 +246,31 @@ def test_condition_that_cannot_be_evaluated_counts_as_true(tmp_path: Path):
     assert "audience" not in leak.facts.metadata
 
 
-def test_regular_expression_is_proved_only_where_it_does_not_matter(tmp_path: Path):
-    """What cannot be enumerated may have any outcome: then it is proved all the same, or not at all."""
+def test_regular_expressions_are_proved_where_texts_are_known_and_broken_where_one_is_made(tmp_path: Path):
+    """Of named texts it is known what matches, for a pattern one is made; beyond that nothing is claimed."""
     keeps = "require: {compliance: [zero-retention | no-egress]}"
     guarded = TIGHT.replace(
-        '"secret" in request.labels ||', 'request.feature.matches("^sec") || "secret" in request.labels ||'
+        '"secret" in request.labels ||', 'request.feature.matches("^se[cd]") || "secret" in request.labels ||'
     )
-    same = f"{guarded}  - {{name: same, when: 'request.feature.matches(\"^sec\")', {keeps}}}\n"
-    assert prove(compiled(tmp_path, same)).holds
-    other = f"{guarded}  - {{name: other, when: 'request.feature.matches(\"^se\")', {keeps}}}\n"
-    (tmp_path / "b").mkdir()
-    outcome = prove(compiled(tmp_path / "b", other)).outcomes[-1]
-    assert outcome.verdict == "not proved"
-    assert "cannot be enumerated" in outcome.why
+    cases = {
+        'request.feature.matches("^se[cd]")': "holds",  # the same condition
+        'request.feature == "secrets"': "holds",  # a text that is named
+        'request.feature in ["sedan", "vault"]': "holds",
+        'request.feature.matches("^se")': "broken",  # `se` is matched, and by the other not
+        'request.feature == "sexton"': "broken",
+        'request.feature.matches("^sec")': "not proved",  # true, and would take all texts to see
+        'tenant.name.matches("^clin")': "broken",
+        'tenant.name.matches("^nobody$")': "holds",  # names of tenants are all known
+    }
+    for number, (when, verdict) in enumerate(cases.items()):
+        (tmp_path / str(number)).mkdir()
+        text = f"{guarded}  - {{name: asked, when: '{when}', {keeps}}}\n".replace(
+            "clinic: {region: eu, labels: [health]}", "clinic: {region: eu}"
+        ).replace('  - {name: clinic, when: tenant.name == "clinic", require: {region: [local]}}\n', "")
+        outcome = prove(compiled(tmp_path / str(number), text)).outcomes[-1]
+        assert outcome.verdict == verdict, (when, outcome)
+        if verdict == "not proved":
+            assert "cannot be enumerated" in outcome.why
 
 
 def test_space_that_is_too_large_is_not_called_proved(tmp_path: Path):
