@@ -63,7 +63,7 @@ class Connections:
     """The connections to one backend; made when they are first needed, in the loop that needs them."""
 
     def __init__(self, backend: Backend) -> None:
-        self._base_url = backend.base_url
+        self._base_url = str(URL(backend.base_url)).rstrip("/")  # its host and path as they go over the wire
         self._headers = CIMultiDict(
             {
                 "content-type": "application/json",

@@ -252,3 +252,19 @@ async def test_stalled_streams_do_not_stop_healthy_ones(start_gateway, upstream,
     for _, writer in stalled:
         writer.close()
     await until(lambda: quiet(gateway, upstream))
+
+
+@pytest.mark.parametrize("status", [401, 429, 500])
+async def test_one_failure_of_a_backend_is_one_failure(gateway, upstream, status):
+    """A request after one that the only backend refused is answered, at once: nothing shuts the last one out."""
+    reader, writer = await connect(gateway)
+    await until(lambda: asyncio.sleep(0, gateway.services.store.healthy))
+    upstream.queue.extend([Script(status=status)] * (1 if status != 500 else 2))
+    writer.write(asking())
+    refused = await response(reader)
+    assert refused[0] == (502 if status == 401 else status)
+    began = time.monotonic()
+    writer.write(asking())
+    assert (await response(reader))[0] == 200
+    assert time.monotonic() - began < 1
+    writer.close()

@@ -280,3 +280,12 @@ async def test_many_reads_set_few_timers(scripted, client, deployment, monkeypat
     scripted.queue.append(Script(chunks=200, delay_s=0.0005))
     await ask(client, call_for(deployment))
     assert 1 <= ours < 10
+
+
+async def test_a_host_that_is_no_ascii_is_asked_by_its_wire_name():
+    """A base URL with letters beyond ASCII ends like any host that does not exist, in an error of ours."""
+    deployment = deployment_at("http://bücher-gibt-es-nicht.invalid/v1")
+    client = OpenAIBackend(deployment.backend)
+    with pytest.raises((BackendUnreachable, BackendTimeout)):
+        await ask(client, call_for(deployment))
+    await client.close()
