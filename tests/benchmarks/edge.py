@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -163,6 +164,7 @@ async def run(arguments: argparse.Namespace) -> None:
         for _ in range(arguments.rounds):
             for name in starts.names:
                 rounds[name].append(await starts.measured(name))
+                print(name, {figure: round(value, 1) for figure, value in rounds[name][-1].items()}, file=sys.stderr)
     figures = list(rounds["edge"][0])
     width = max(map(len, figures))
     print(" " * width, *(f"{name:>16}" for name in rounds))

@@ -104,6 +104,7 @@ def python_server(model: Path, *, threads: int, n_ctx: int, packages: Path) -> P
     """llama-cpp-python's, whose extra needs (`llama-cpp-python[server]`) are in the folder `packages`."""
     command = [sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--port", "{port}"]
     command += ["--host", "127.0.0.1", "--n_threads", str(threads), "--n_threads_batch", str(threads)]
-    command += ["--n_ctx", str(n_ctx), "--flash_attn", "true"]
+    # Left alone it cuts a stream off when the next request comes.
+    command += ["--n_ctx", str(n_ctx), "--flash_attn", "true", "--interrupt_requests", "false"]
     path = os.pathsep.join(filter(None, (str(packages), os.environ.get("PYTHONPATH", ""))))
     return Peer(command, health="/v1/models", environ={"PYTHONPATH": path})

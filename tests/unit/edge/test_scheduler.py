@@ -75,12 +75,16 @@ def test_prompts_are_read_one_after_the_other():
     assert [rows_of(step(plan)) for _ in range(3)] == [{1: 8, 2: 2}, {1: 1, 2: 6, 3: 3}, {1: 1, 2: 1, 3: 5}]
 
 
-def test_a_crowd_reads_two_by_two():
-    """When many read, two share a step: the median waits longer, the last does not."""
-    plan = scheduler(active=8, sequences=16, cells=400)
-    for number in range(1, 9):
+def test_a_crowd_reads_side_by_side():
+    """When many read, most share a step: the median waits longer, the last does not."""
+    plan = scheduler(active=12, sequences=16, cells=600)
+    for number in range(1, 13):
         plan.submit(job(number, 20))
-    assert [rows_of(step(plan)) for _ in range(2)] == [{1: 5, 2: 5}, {1: 5, 2: 5}]
+    assert rows_of(step(plan)) == {1: 2, **dict.fromkeys(range(2, 10), 1)}
+    few = scheduler(active=12, sequences=16, cells=600)
+    for number in range(1, 9):
+        few.submit(job(number, 20))
+    assert rows_of(step(few)) == {1: 10}
 
 
 def test_a_common_beginning_is_read_once():
