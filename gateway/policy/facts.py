@@ -118,7 +118,12 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("request.audio", "bool", "the prompt has audio", attrgetter("audio")),
     Variable("request.json_output", "bool", "a JSON object or schema is asked for", attrgetter("json_output")),
     Variable("request.logprobs", "bool", "token probabilities are asked for", attrgetter("logprobs")),
-    Variable("request.language", "string", "of the prompt, empty when not known", attrgetter("language")),
+    Variable(
+        "request.language",
+        "string",
+        "of the prompt: the gateway detects none, so it is empty but in `policy test` and `explain`",
+        attrgetter("language"),
+    ),
     Variable(
         "request.metadata",
         "map(string, string)",

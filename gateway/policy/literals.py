@@ -47,6 +47,8 @@ def odd_literals(tree: Node, known: Known) -> Iterator[Odd]:
         kind, _, key = (entry_aspect(part) or "").partition(" ")
         if kind == "request.headers" and key not in (there := set(known.headers)):
             yield Odd(part.offset, f"no trusted proxy sets the header `{key}`{suggestion(key, there)}", is_certain=True)
+        if isinstance(part, Name) and part.name == "request.language":
+            yield Odd(part.offset, "the gateway detects no language: this is empty in every request", is_certain=False)
         if isinstance(part, Call) and part.function == "matches":
             yield from _pattern(part.arguments[1])
         if isinstance(part, Call) and part.function == "@in":

@@ -1,6 +1,6 @@
 """Facts as one line of JSON and back, so that a decision can be made again: recorded decisions, and their replay.
 
-Of the client's metadata only what some condition of the policy asks for is written; a prompt is never part of facts.
+Of metadata and headers only what some condition of the policy asks for is written; a prompt is never part of facts.
 """
 
 from __future__ import annotations
@@ -30,12 +30,17 @@ class Recorder:
     def __init__(self, policy: CompiledPolicy) -> None:
         self.policy = policy
         asked = {entry_aspect(part) for tree in policy.conditions.trees for part in walk(tree)}
-        self._keys = {aspect.partition(" ")[2] for aspect in asked if aspect}
+        parts = [aspect.partition(" ") for aspect in asked if aspect]
+        self._metadata = {key for container, _, key in parts if container == "request.metadata"}
+        self._headers = {key for container, _, key in parts if container == "request.headers"}
 
     def line(self, facts: Facts, at: int) -> bytes:
         """The line, without its end."""
-        kept = {key: value for key, value in facts.metadata.items() if key in self._keys}
-        slim = msgspec.structs.replace(facts, metadata=kept)
+        slim = msgspec.structs.replace(
+            facts,
+            metadata={key: value for key, value in facts.metadata.items() if key in self._metadata},
+            headers={key: value for key, value in facts.headers.items() if key in self._headers},
+        )
         return msgspec.json.encode(Recorded(at=at, policy=self.policy.version, facts=slim))
 
 
