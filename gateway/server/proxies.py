@@ -48,10 +48,15 @@ class Proxies:
         return self._hop(peer, headers).address or peer
 
     def url(self, request: web.Request) -> str:
-        """Scheme and host under which the client sent `request`, as in `https://gateway.example.com`."""
-        hop = Hop()
-        if self._networks and request.remote is not None:
-            hop = self._hop(request.remote, request.headers)
+        """Scheme and host under which the client sent `request`, as in `https://gateway.example.com`.
+
+        Empty where no trusted proxy says either: a path alone then leads back to where the client asked.
+        """
+        if not self._networks or request.remote is None:
+            return ""
+        hop = self._hop(request.remote, request.headers)
+        if not hop.scheme and not hop.host:
+            return ""
         host = hop.host if _HOST.fullmatch(hop.host) else request.host
         return f"{hop.scheme if hop.scheme in {'http', 'https'} else request.scheme}://{host}"
 

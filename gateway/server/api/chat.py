@@ -8,7 +8,7 @@ from gateway.errors import NotFound
 from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.jobs.asked import Asked
 from gateway.jobs.endpoints import CHAT as URL
-from gateway.server.keys import IDENTITY, SERVICES
+from gateway.server.keys import IDENTITY, PROXIES, SERVICES
 from gateway.server.later import begin, prefers_async, wait_of
 from gateway.server.serving import answer, decoded, exchange_of, serve
 from gateway.server.surface import Surface
@@ -34,7 +34,7 @@ async def _accepted(http: web.Request, request: InferenceRequest) -> web.Respons
     job = await begin(http, request, url=URL, prefix=CHAT.id_prefix, job="async", draft=draft)
     shown = await http.app[SERVICES].jobs.later.shown(job)
     headers = job.headers | {
-        "location": f"{URL}/{job.asked.id}",
+        "location": f"{http.app[PROXIES].url(http)}{URL}/{job.asked.id}",
         "preference-applied": "respond-async",
         "retry-after": _RETRY_AFTER_S,
     }
