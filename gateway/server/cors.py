@@ -21,6 +21,7 @@ EXPOSED = (
     "x-firstdraft-budget-warning",
     "x-firstdraft-cache",
     "x-firstdraft-deployment",
+    "x-firstdraft-dropped",
     "x-firstdraft-mode",
     "x-firstdraft-no-draft",
     "x-firstdraft-policy",

@@ -18,7 +18,7 @@ ADMIN, DIGEST = make_key()
 BEARER = {"authorization": f"Bearer {ADMIN}"}
 SECRET = "the secret word of this prompt is xylophone"
 BODY = {"model": "large", "messages": [{"role": "user", "content": SECRET}]}
-GETS = [route.path for route in ROUTES if route.method == "GET" and "{" not in route.path]
+GETS = [one.path for one in ROUTES if one.method == "GET" and "{" not in one.path and not one.operation.is_open]
 
 
 async def get(url, path, **headers):
