@@ -47,7 +47,7 @@ async def test_known_question_gets_its_recorded_answer_in_time(recorded, client)
 
 async def test_unknown_question_is_told_to_be_unknown(recorded, client):
     """A question that was not recorded is answered with the nearest, and says so first."""
-    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    messages = [{"role": "user", "content": "How fast does an unladen swallow fly?"}]
     taken = await ask(client, call_for(deployment_at(recorded), max_tokens=20, stream=False, messages=messages))
     answer = taken.events[0]
     assert isinstance(answer, WholeAnswer)
