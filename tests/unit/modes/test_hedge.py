@@ -64,7 +64,7 @@ async def test_a_late_first_is_overtaken_by_the_second():
 async def test_the_first_may_still_win():
     """Whoever shows the first content answers: a second that was asked for nothing is cancelled and settled."""
     b = Script([sent, FOREVER])
-    work = hedged({"a": Script([0.05, says("a"), STOP, USAGE]), "b": b})
+    work = hedged({"a": Script([0.5, says("a"), STOP, USAGE]), "b": b})
     seen = await run(work)
     assert [event.text for event in seen.of(Relayed)] == ["a", ""]
     assert outcomes(work) == {"a/m": "ok", "b/m": "lost"}
