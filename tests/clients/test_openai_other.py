@@ -48,9 +48,9 @@ async def test_embeddings_are_cached_and_booked(start_gateway, upstream):
     gateway = await start_gateway(policy, edge=False)
     client = client_of(gateway).embeddings.with_raw_response
     first = await client.create(model="large", input="one")
-    assert (await gateway.services.ledger.left("acme", gateway.services.policy.current.tenants["acme"].limits))[
-        0
-    ].left == 2000 - 11
+    ledger, tenant = gateway.services.ledger, gateway.services.policy.current.tenants["acme"]
+    await ledger._settler.flush(2.0)
+    assert (await ledger.left("acme", tenant.limits))[0].left == 2000 - 11
     async with asyncio.timeout(3):
         while (again := await client.create(model="large", input="one")).headers["x-firstdraft-cache"] != "hit":
             await asyncio.sleep(0.02)
