@@ -57,6 +57,7 @@ async def test_they_are_cached_and_booked_once(gateway):
     again = await client.with_raw_response.create(model="embed", input="Refunds take five days.")
     assert [one.headers["x-firstdraft-cache"] for one in (first, again)] == ["miss", "hit"]
     assert first.content == again.content
+    await gateway.services.ledger._settler.flush(2.0)
     usage = await client_of(gateway).get("/firstdraft/usage", cast_to=object)
     assert 10_000 - usage["budgets"][0]["left"] == first.parse().usage.total_tokens
 

@@ -100,6 +100,7 @@ async def test_a_budget_is_used_up_before_lines_are_refused(start_gateway, upstr
     errors = await client.lines(done["error_file_id"])
     assert {line["response"]["body"]["error"]["code"] for line in errors} == {"insufficient_quota"}
     assert {line["response"]["status_code"] for line in errors} == {429}
+    await gateway.services.ledger._settler.flush(2.0)
     [left] = await gateway.services.ledger.left("acme", gateway.services.policy.current.tenants["acme"].limits)
     assert left.left == 600 - used
 
