@@ -36,6 +36,8 @@ class Outcomes(NamedTuple):
 
     true: int
     false: int
+    is_text: bool = True
+    """False: a text of the facts cannot be shown to any condition, so that nothing is known."""
 
     def of(self, position: int) -> bool | None:
         """The outcome of one condition."""
@@ -83,7 +85,7 @@ class Conditions:
                 true |= yes
                 false |= no
         except NoText:
-            return Outcomes(0, 0)
+            return Outcomes(0, 0, is_text=False)
         return Outcomes(true, false)
 
     def evaluate(self, facts: Facts) -> list[bool | None]:

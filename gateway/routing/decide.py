@@ -43,6 +43,11 @@ def decide(policy: CompiledPolicy, facts: Facts) -> Decision:
         message = f"There is no model {facts.model[:_MOST_CHARACTERS_TOLD]!r}{suggestion(facts.model, policy.models)}"
         return _refused(policy, UnknownModel(message, param="model"), reasons)
     settled = settle(policy, facts)
+    if not settled.is_text:
+        message = (
+            "A text of this request (its metadata, or a header) has a NUL or broken Unicode: policy cannot read it."
+        )
+        return _refused(policy, InvalidRequest(message), settled.reasons)
     if settled.route is None:
         message = "No route of the policy matches this request; a route without `when` would match all."
         return _refused(policy, PolicyDenied(message), settled.reasons)

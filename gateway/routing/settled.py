@@ -26,6 +26,8 @@ class Settled:
 
     route: Route | None
     """None: no route matches."""
+    is_text: bool = True
+    """False: the conditions could not be asked at all, and no route may be taken."""
     reasons: tuple[str, ...]
     passing: Filter
     wanted: Candidates = NOBODY
@@ -67,6 +69,9 @@ def _kind(policy: CompiledPolicy, facts: Facts, outcomes: Outcomes) -> Hashable:
 def _settle(policy: CompiledPolicy, facts: Facts, outcomes: Outcomes) -> Settled:
     applied, reasons = applied_constraints(policy, outcomes)
     passing = Filter(policy, facts, applied)
+    if not outcomes.is_text:
+        # Routes that keep such requests apart cannot be told from others: none is taken, not even one for all.
+        return Settled(route=None, is_text=False, reasons=tuple(reasons), passing=passing)
     route = _matching(policy, outcomes, reasons)
     if route is None:
         return Settled(route=None, reasons=tuple(reasons), passing=passing)

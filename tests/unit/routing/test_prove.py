@@ -9,9 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.cli.policy import policy as commands
-from gateway.errors import PolicyError
+from gateway.errors import InvalidRequest, PolicyError
 from gateway.policy.compiled import CompiledPolicy
+from gateway.policy.facts import Facts
 from gateway.policy.load import load_policy
+from gateway.routing.decide import decide
 from gateway.routing.prove import leak_of, not_proved, prove
 from gateway.routing.proven import load_proven
 
@@ -320,3 +322,34 @@ def test_two_hundred_rules_are_searched_in_few_choices(tmp_path: Path):
     assert proof.holds
     assert proof.classes > 2**100
     assert proof.choices < 50_000
+
+
+@pytest.mark.parametrize("text", ["a\0", "\ud800"])
+def test_a_text_that_no_condition_can_read_takes_no_route(tmp_path: Path, text: str) -> None:
+    """What holds because of the order of routes holds for texts that cannot be shown to conditions."""
+    (tmp_path / "policy.yaml").write_text(BY_ROUTES, encoding="utf-8")
+    policy = load_policy(tmp_path, {})
+    assert prove(policy).holds
+    facts = Facts(
+        tenant_name="acme", model="large", labels=frozenset({"health"}), metadata={"team": text}, edge_ready=True
+    )
+    assert isinstance(decide(policy, facts).refusal, InvalidRequest)
+    assert leak_of(policy, policy.invariants[0], facts) is None
+
+
+BY_ROUTES = """\
+backends:
+  edge: {type: edge, model: smollm2-135m-instruct, region: local, compliance: [no-egress]}
+  us: {type: openai, base_url: "http://us.example", region: us-east}
+models:
+  large: [{backend: us, model: l, price: {input: 3, output: 4}}]
+  small: [{backend: edge}]
+routes:
+  - {name: health, when: '"health" in request.labels', mode: edge_only}
+  - {name: team, when: 'has(request.metadata.team) && request.metadata.team == "x"', mode: edge_only}
+  - {name: rest, mode: cloud_only}
+invariants:
+  - {name: health, when: '"health" in request.labels', require: {compliance: [no-egress]}}
+tenants:
+  acme: {keyless: true}
+"""
