@@ -10,6 +10,7 @@ import structlog
 from gateway.errors import PolicyError
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.stored_tenants import Compiled, compile_stored, merged
+from gateway.policy.syntax import Name, walk
 from gateway.routing.prove import broken, prove
 from gateway.routing.proven import MOST_CHOICES_AT_LOAD
 from gateway.tenants.stored import StoredTenant
@@ -67,9 +68,10 @@ class WithTenants:
         """Which tenants break an invariant, and which one."""
         if self._proved_for is not policy:
             self._proved_for, self._proved = policy, {}
+        names_asked = _asks_names(policy)
         by_kind: dict[_Kind, str] = {}
         for name, found in tenants.items():
-            by_kind.setdefault(_kind(policy, found), name)
+            by_kind.setdefault(_kind(found, names_asked=names_asked), name)
         new = [kind for kind in by_kind if kind not in self._proved]
         if new and not broken(whole, prove(whole, most_choices=MOST_CHOICES_AT_LOAD)):
             self._proved |= dict.fromkeys(new, "")
@@ -79,14 +81,17 @@ class WithTenants:
                 alone = replace(policy, tenants={by_kind[kind]: found.tenant})
                 leaks = broken(alone, prove(alone, most_choices=MOST_CHOICES_AT_LOAD))
                 self._proved[kind] = leaks[0].message if leaks else ""
-        return {
-            name: self._proved[kind] for name, found in tenants.items() if self._proved[kind := _kind(policy, found)]
-        }
+        kinds = {name: _kind(found, names_asked=names_asked) for name, found in tenants.items()}
+        return {name: self._proved[kind] for name, kind in kinds.items() if self._proved[kind]}
 
 
-def _kind(policy: CompiledPolicy, found: Compiled) -> _Kind:
+def _kind(found: Compiled, *, names_asked: bool) -> _Kind:
     tenant = found.tenant.tenant
-    sources = [rule.source for rule in policy.constraints] + [rule.source for rule in policy.routes]
-    sources += [rule.source for rule in policy.invariants]
-    names_asked = any("tenant.name" in source for source in sources)
     return tenant.name if names_asked else "", tenant.region, tenant.labels
+
+
+def _asks_names(policy: CompiledPolicy) -> bool:
+    """Some condition asks for the tenant's name, however that is written (`tenant . name`)."""
+    trees = [*policy.conditions.trees]
+    trees += [found.condition.tree for found in policy.invariants if found.condition is not None]
+    return any(isinstance(part, Name) and part.name == "tenant.name" for tree in trees for part in walk(tree))
