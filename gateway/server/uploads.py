@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import msgspec
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.errors import InvalidRequest, UnsupportedEncoding
 from gateway.jobs.files import KEPT_S, FileMeta, Upload
@@ -19,6 +20,7 @@ _READ_S = 60.0
 """Longest time between two pieces of a body."""
 _LONGEST_FIELD = 4_096
 _LONGEST_NAME = 255
+_MOST_DIGITS = 12
 _PURPOSE = "batch"
 _T = TypeVar("_T")
 
@@ -86,6 +88,10 @@ async def _parts(http: web.Request) -> AsyncIterator[BodyPartReader]:
             if not isinstance(part, BodyPartReader):
                 raise InvalidRequest("A form inside the form is not read here.", param="file")
             yield part
+    except HttpProcessingError:
+        raise InvalidRequest(
+            "The form could not be read: a header of one of its parts is none.", param="file"
+        ) from None
     except (ValueError, AssertionError, RuntimeError, web.RequestPayloadError) as error:
         message = f"The form could not be read: {str(error)[:100] or 'it is cut'}."
         raise InvalidRequest(message, param="file") from None
@@ -110,7 +116,8 @@ async def _text(part: BodyPartReader) -> str:
 
 
 def _life(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not LEAST_LIFE_S <= int(text[:12]) <= LONGEST_LIFE_S:
+    is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+    if not is_number or not LEAST_LIFE_S <= int(text) <= LONGEST_LIFE_S:
         message = f"'expires_after[seconds]' is from {LEAST_LIFE_S:,} to {LONGEST_LIFE_S:,}."
         raise InvalidRequest(message, param="expires_after[seconds]")
     return int(text)
