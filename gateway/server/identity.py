@@ -80,12 +80,20 @@ def refuse_strangers(headers: Mapping[str, str]) -> None:
         message = "Without an API key only programs on this machine are served, not what a proxy passes on."
         raise Unauthenticated(message, code="missing_api_key")
     host, origin = headers.get("host", ""), headers.get("origin", "")
-    for what, name in (("host", urlsplit(f"//{host}").hostname), ("origin", urlsplit(origin).hostname)):
+    for what, name in (("host", _host_of(f"//{host}")), ("origin", _host_of(origin))):
         if name is not None and not _is_here(name):
             message = f"Without an API key only programs on this machine are served; its {what} is elsewhere."
             raise Unauthenticated(message, code="missing_api_key")
     if origin == "null":
         raise Unauthenticated("Without an API key, pages without an origin are not served.", code="missing_api_key")
+
+
+def _host_of(url: str) -> str | None:
+    """The host of a URL; what is no URL (a bracket that is not closed) is its own, and so elsewhere."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return url
 
 
 def _is_here(name: str) -> bool:

@@ -96,3 +96,10 @@ def test_nothing_without_a_key_comes_through_a_proxy():
     for name in ("x-forwarded-for", "forwarded"):
         with pytest.raises(Unauthenticated):
             identify(policy("local"), {"host": "127.0.0.1", name: "for=127.0.0.1"}, loopback=True)
+
+
+@pytest.mark.parametrize("headers", [{"host": "["}, {"host": "a]b"}, {"origin": "http://["}])
+def test_a_host_that_is_none_is_not_this_machine(headers):
+    """What cannot be read is refused as a stranger's, and is no fault of the gateway's."""
+    with pytest.raises(Unauthenticated):
+        identify(policy("local"), headers, loopback=True)
