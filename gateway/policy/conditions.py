@@ -26,6 +26,8 @@ from gateway.policy.tables import Answers, Table, table_of
 
 _MOST_CHARACTERS_TOGETHER = 50_000
 _MOST_REMEMBERED = 4_096
+_LONGEST_REMEMBERED = 4_096
+"""Characters of metadata and headers together: a client may send millions."""
 
 Elsewhere = tuple[Table, int]
 """A table, and the bits of the conditions that it says nothing about."""
@@ -140,6 +142,11 @@ def _joined(taken_apart: Mapping[int, Sequence[Clause]]) -> list[tuple[int, list
     return found
 
 
+def _is_long(facts: Facts) -> bool:
+    given = (facts.metadata, facts.headers)
+    return sum(len(key) + len(value) for entries in given for key, value in entries.items()) > _LONGEST_REMEMBERED
+
+
 class _Others:
     """Conditions that are evaluated by the library."""
 
@@ -159,6 +166,8 @@ class _Others:
         found = self._remembered.get(key)
         if found is None:
             found = self._evaluated(facts)
+            if _is_long(facts):
+                return found
             if len(self._remembered) >= _MOST_REMEMBERED:
                 self.forget()
             self._remembered[key] = found

@@ -26,6 +26,8 @@ Questions = Mapping[int, Node]
 """By the position of the condition."""
 
 _MOST_REMEMBERED = 1_024
+_LONGEST_REMEMBERED = 512
+"""Characters: a client's metadata may have millions, and a thousand of such would be kept."""
 _READ = {variable.name: variable for variable in VARIABLES}
 _SETS: Mapping[str, Callable[[Facts], frozenset[str]]] = {
     "request.labels": lambda facts: facts.labels | facts.tenant_labels,
@@ -106,6 +108,8 @@ def _texts(
         check_text(text)
         if not searching:
             return plain
+        if len(text) > _LONGEST_REMEMBERED:
+            return _changed(plain, questions, searching, names(text))
         found = seen.get(text)
         if found is None:
             if len(seen) >= _MOST_REMEMBERED:
