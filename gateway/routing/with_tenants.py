@@ -10,7 +10,7 @@ import structlog
 from gateway.errors import PolicyError
 from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.stored_tenants import Compiled, compile_stored, merged
-from gateway.policy.syntax import Name, walk
+from gateway.policy.syntax import Name, Unknown, walk
 from gateway.routing.prove import broken, prove
 from gateway.routing.proven import MOST_CHOICES_AT_LOAD
 from gateway.tenants.stored import StoredTenant
@@ -94,4 +94,5 @@ def _asks_names(policy: CompiledPolicy) -> bool:
     """Some condition asks for the tenant's name, however that is written (`tenant . name`)."""
     trees = [*policy.conditions.trees]
     trees += [found.condition.tree for found in policy.invariants if found.condition is not None]
-    return any(isinstance(part, Name) and part.name == "tenant.name" for tree in trees for part in walk(tree))
+    parts = (part for tree in trees for part in walk(tree))
+    return any(isinstance(part, Unknown) or (isinstance(part, Name) and part.name == "tenant.name") for part in parts)
