@@ -61,7 +61,7 @@ from gateway.store.script import RUN
 
 __all__ = ["Claim", "Hold", "Ledger", "Left"]
 
-_SETTLE_BEFORE_REFUSING_S = 0.25
+_SETTLE_FIRST_S = 0.25
 _FLUSH_AT_EXIT_S = 3.0
 _RETRY_AFTER_S = 1.0
 _MOST_TRIES = 5
@@ -136,9 +136,14 @@ class Ledger:
         return _Holding(self, claim)
 
     async def left(self, tenant: str, limits: tuple[Limit, ...]) -> tuple[Left, ...]:
-        """What each of these limits leaves now, held amounts counted as spent. Raises StoreUnavailable."""
+        """What each of these limits leaves now, held amounts counted as spent; what is over here is booked before.
+
+        Raises StoreUnavailable.
+        """
         if not limits:
             return ()
+        if self._settler.waiting(tenant):
+            await self._settler.flush(_SETTLE_FIRST_S)
         terms = Terms(tenant, limits, "")
         for _ in range(_MOST_TRIES):
             words = _pack(("", terms.packed(self._clock.now_s())))
@@ -231,7 +236,7 @@ class Ledger:
         fewest = claim.output_tokens if unsettled else claim.min_output_tokens
         reply = await self._run_hold(claim, terms, hold_id, fewest)
         if unsettled and reply.what != HELD:
-            await self._settler.flush(_SETTLE_BEFORE_REFUSING_S)
+            await self._settler.flush(_SETTLE_FIRST_S)
             reply = await self._run_hold(claim, terms, hold_id, claim.min_output_tokens)
         return reply
 
