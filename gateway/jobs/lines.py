@@ -94,4 +94,4 @@ class Lines:
 
 def lines_of(piece: bytes, first: int) -> list[BatchLine]:
     """The lines of a piece; `first` is the number of its first line."""
-    return [decode_line(line, first + index) for index, line in enumerate(piece.splitlines())]
+    return [decode_line(line, first + index) for index, line in enumerate(piece.removesuffix(b"\n").split(b"\n"))]

@@ -15,7 +15,7 @@ from typing import Self
 
 import structlog
 
-from gateway.errors import NotFound, StoreUnavailable
+from gateway.errors import InvalidRequest, NotFound, StoreUnavailable
 from gateway.jobs.batches import Batches, Spec
 from gateway.jobs.files import Files
 from gateway.jobs.later import TaskHook
@@ -196,12 +196,16 @@ class BatchWorker:
         spec, name = work.spec, work.ticket.batch
         try:
             data = await self._files.piece(spec.who.tenant, spec.input_file_id, work.piece)
+            lines = lines_of(data, spec.first_of(work.piece))
         except NotFound as error:
             await self._batches.fail(name, "file_not_found", error.message)
             return
+        except InvalidRequest as error:  # another version took it, and reads it otherwise
+            await self._batches.fail(name, "invalid_jsonl", error.message)
+            return
         first, known = spec.first_of(work.piece), await self._batches.known(name, work.piece)
         async with asyncio.TaskGroup() as group:
-            for number, line in enumerate(lines_of(data, first), start=first):
+            for number, line in enumerate(lines, start=first):
                 if number not in known:
                     work.running.add(group.create_task(self._line(work, answers, number, line)))
 

@@ -72,3 +72,10 @@ def test_a_custom_id_is_its_lines_own():
     lines = Lines(10**6)
     with pytest.raises(InvalidRequest, match="Line 4"):
         list(lines.feed(text_of(3) + text_of(1)))
+
+
+def test_a_carriage_return_within_a_line_ends_no_line():
+    """It is white space of JSON's: a line that was taken is read again as the same line."""
+    lines, pieces = pieces_of(text_of(3).replace(b", ", b",\r"), [])
+    assert lines.count == 3
+    assert [line.custom_id for piece in pieces for line in lines_of(piece.data, 1)] == ["é0", "é1", "é2"]
