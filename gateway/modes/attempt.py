@@ -107,7 +107,7 @@ _MOST_BYTES_PER_TOKEN = 128
 """The longest tokens of the vocabularies we know are runs of 128 spaces: more a token is not what was asked for."""
 _MOST_WAITING_BYTES = 1024 * 1024
 """Of events without content, before the first that has some."""
-_WORKED_FOR_NOTHING = frozenset({"ok", "cancelled", BackendTimeout.code, BackendCut.code})
+_WORKED_FOR_NOTHING = frozenset({"ok", "cancelled", "lost", BackendTimeout.code, BackendCut.code})
 """Outcomes after which a backend that was sent the request has read the prompt all the same, and bills it."""
 
 
@@ -141,6 +141,8 @@ class Attempt:
         self._dropped: tuple[str, ...] = ()
         self._left = False
         """Nobody wants the events any more; they are counted."""
+        self._asking: asyncio.Task[object] | None = None
+        self._cancelled_before = 0
 
     async def run(self) -> None:
         plan, record = self._plan, self._record
@@ -190,6 +192,9 @@ class Attempt:
         backends, backend = self._plan.backends, self._deployment.backend
         answering = backends.client(backend).answer(call, self._pass_on)
         if backend.read_on_s:
+            # The answer comes in a task of its own, which goes on for a moment when the one that asks is cancelled.
+            self._asking = asyncio.current_task()
+            self._cancelled_before = 0 if self._asking is None else self._asking.cancelling()
             await backends.leftovers.answered(answering, self._leave)
         else:
             await answering
@@ -216,6 +221,10 @@ class Attempt:
 
         return over
 
+    def _is_unwanted(self) -> bool:
+        """Whoever asks has just been cancelled, and has not noticed yet."""
+        return self._asking is not None and self._asking.cancelling() > self._cancelled_before
+
     async def _pass_on(self, event: Event) -> None:
         match event:
             case Relayed():
@@ -240,7 +249,7 @@ class Attempt:
             name = self._deployment.id
             message = f"{name} sent far more than the {self._granted} tokens that it was asked for at most"
             raise BackendBroken(message, deployment=name)
-        if self._left:
+        if self._left or self._is_unwanted():
             return
         if not self.shown:
             await self._begin(event)

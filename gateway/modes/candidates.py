@@ -75,9 +75,11 @@ class Candidates:
         """The next of these that is well, to be asked beside another; None: there is none, or no room in the budget."""
         for deployment in self._left:
             if self._is_spare(deployment, among):
-                self._left.remove(deployment)
                 trial = self._plan.backends.health.begin_anyway(deployment)
-                return Candidate(deployment, trial) if await self._is_within_budget(deployment, trial) else None
+                if not await self._is_within_budget(deployment, trial):
+                    return None  # beside the first; in its place there may be room
+                self._left.remove(deployment)
+                return Candidate(deployment, trial)
         return None
 
     def _is_spare(self, deployment: Deployment, among: Collection[str]) -> bool:

@@ -1,9 +1,11 @@
 import asyncio
 import time
 
+import msgspec
 import pytest
 
 from gateway.backends.breaker import FAILURES_TO_OPEN
+from gateway.backends.leftovers import Leftovers
 from gateway.backends.observed import Observed
 from gateway.errors import BackendCut, BackendRefused, BackendUnreachable
 from gateway.inference.events import DraftText, Relayed, UsageReported, WholeAnswer
@@ -186,6 +188,20 @@ async def test_no_room_in_the_tenants_budget_is_no_hedge():
     assert (b.calls, work.record.deployment) == ([], "a/m")
 
 
+async def test_what_had_no_room_beside_the_first_may_follow_it():
+    """The first fails later: the other is still asked, in its place, where the budget has room for that."""
+    asked = []
+
+    async def one_at_a_time(target):
+        asked.append(target)
+        return target is A or asked.count(B) > 1
+
+    a = Script([0.05, BackendUnreachable("no")])
+    work = hedged({"a": a, "b": Script([says("b"), STOP])}, extend_hold=one_at_a_time)
+    await run(work)
+    assert (work.record.deployment, work.record.attempts[-1].outcome) == ("b/m", "ok")
+
+
 async def test_only_what_the_route_prefers_and_what_is_well_is_asked_beside():
     """A fallback, the edge, and a deployment whose breaker is open are no second choice."""
     cases = {"fallback": {"first_choices": 1}, "edge": {"finals": [A, EDGE]}, "open": {}}
@@ -242,3 +258,49 @@ async def test_until_it_is_known_twice_what_policy_expects_is_late():
         work = hedged({"a": Script([0.1, says("a"), STOP]), "b": b}, rule=USUAL, observed=observed)
         await run(work)
         assert len(b.calls) == calls
+
+
+class Together(Script):
+    """Begins to answer in the same turn of the loop as others."""
+
+    def __init__(self, go, steps):
+        super().__init__(steps)
+        self.go = go
+
+    async def answer(self, call, emit):
+        sent(call)
+        self.go.began = getattr(self.go, "began", 0) + 1
+        if self.go.began == 2:
+            asyncio.get_running_loop().call_later(0.02, self.go.set)
+        await self.go.wait()
+        await super().answer(call, emit)
+
+
+def read_on(found):
+    return msgspec.structs.replace(found, backend=msgspec.structs.replace(found.backend, read_on_s=5.0))
+
+
+async def test_of_two_that_are_read_on_only_one_is_shown():
+    """Both have content in the same turn of the loop: the loser's is counted, and never shown."""
+    go = asyncio.Event()
+    scripts = {name: Together(go, [says(name), says(name), STOP]) for name in ("a", "b")}
+    work = hedged(scripts, finals=(read_on(A), read_on(B)))
+    work.backends.leftovers = Leftovers()
+    seen = await run(work)
+    assert len({event.text for event in seen.of(Relayed) if event.text}) == 1
+    assert len(seen.of(Relayed)) == 3
+    winner = next(tried for tried in work.record.attempts if tried.outcome == "ok")
+    assert work.record.deployment == winner.deployment
+
+
+async def test_what_a_loser_goes_on_to_say_is_charged():
+    """It is read on, and its backend counts nothing: what came of it is estimated when it is over."""
+    scripts = {"a": Script([sent, 0.1, says("a" * 400), STOP]), "b": Script([says("b"), STOP, USAGE])}
+    work = hedged(scripts, finals=(read_on(A), B))
+    work.backends.leftovers = Leftovers()
+    await run(work)
+    lost = work.record.attempts[0]
+    assert (lost.outcome, lost.output_tokens) == ("lost", 0)
+    await asyncio.wait(work.reading_on, timeout=2)
+    await asyncio.sleep(0)
+    assert lost.output_tokens > 50
