@@ -71,6 +71,29 @@ def most_tokens(request: InferenceRequest, tenant: TenantPolicy, hold: Hold | No
     return (hold.output_tokens - rejected_most(request)) // request.n
 
 
+class Promises:
+    """Deployments that a hold was extended for and that have not begun yet: what is asked meanwhile counts them."""
+
+    def __init__(self, record: RequestRecord) -> None:
+        self._record = record
+        self._at: dict[str, int] = {}
+        """By deployment, how many tries there had been of it."""
+
+    def beside(self, target: Deployment) -> list[str]:
+        """Promise `target` its room, and give the ids of the others that were promised theirs."""
+        self._at[target.id] = self._tries(target.id)
+        return [name for name, tries in self._at.items() if name != target.id and tries == self._tries(name)]
+
+    def kept(self, target: Deployment, is_within: bool) -> bool:  # noqa: FBT001 what the ledger said
+        """Take the promise back, where there was no room; gives `is_within`."""
+        if not is_within:
+            self._at.pop(target.id, None)
+        return is_within
+
+    def _tries(self, name: str) -> int:
+        return sum(attempt.deployment == name for attempt in self._record.attempts)
+
+
 def needed(
     record: RequestRecord,
     hold: Hold,
@@ -79,14 +102,15 @@ def needed(
     target: Deployment,
     *,
     also: Beside | None = None,
+    promised: Sequence[str] = (),
 ) -> Charge:
     """What a request may come to when `target` is tried as well: what was used, what is running, and its worst case.
 
-    `also` is what the try may use beside its answer.
+    `also` is what the try may use beside its answer, `promised` the ids of deployments that begin at the same time.
     """
     besides = [beside for beside in (hold.claim.beside, also) if beside is not None]
     tokens, nanousd = sum(beside.tokens for beside in besides), sum(beside.nanousd for beside in besides)
-    running = [target]
+    running = [target, *(targets[name] for name in promised if name in targets)]
     for attempt in record.attempts:
         if attempt.role == "draft":
             continue  # in `beside`, if it costs anything

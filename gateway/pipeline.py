@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import structlog
 
-from gateway.admission import again, charge_again, draft_beside, most_tokens, needed, settle, worst_case
+from gateway.admission import Promises, again, charge_again, draft_beside, most_tokens, needed, settle, worst_case
 from gateway.backends.observed import Observed
 from gateway.backends.pool import Backends
 from gateway.budgets.claim import Beside, Hold
@@ -458,12 +458,13 @@ class Pipeline:
         hold: Hold | None,
     ) -> Plan:
         request, record = exchange.request, exchange.record
-        targets = {deployment.id: deployment for deployment in deployments}
+        targets, promises = {deployment.id: deployment for deployment in deployments}, Promises(record)
 
         async def extend_hold(target: Deployment, also: Beside | None = None) -> bool:
-            return not hold or await self._ledger.extend(
-                hold, needed(record, hold, request, targets, target, also=also)
-            )
+            if not hold:
+                return True
+            charge = needed(record, hold, request, targets, target, also=also, promised=promises.beside(target))
+            return promises.kept(target, await self._ledger.extend(hold, charge))
 
         tenant = exchange.policy.tenants[exchange.identity.tenant.name]
         return Plan(

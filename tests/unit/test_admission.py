@@ -5,7 +5,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from gateway.admission import most_tokens, needed, worst_case
+from gateway.admission import Promises, most_tokens, needed, worst_case
 from gateway.budgets.claim import Hold
 from gateway.budgets.claim import worst_case as worst_charge
 from gateway.budgets.limit import Limit, Rate
@@ -54,6 +54,21 @@ def test_images_cost_what_their_deployment_says(policy):
     hold, (_, other) = hold_of(claim, 100), policy.models["large"]
     record.attempts.append(AttemptRecord(deployment="cloud/m", outcome="error"))
     assert needed(record, hold, request, {}, other).tokens == plain.input_tokens + 2 * 5_000 + 100
+
+
+def test_two_that_are_asked_at_the_same_time_have_room_for_both(policy):
+    """While the store is asked about one, another is promised room beside it; once it runs, it is counted as that."""
+    claim, request, record = claimed(policy)
+    hold, (one, other) = hold_of(claim, 100), policy.models["large"]
+    targets, promises = {at.id: at for at in (one, other)}, Promises(record)
+    alone = needed(record, hold, request, targets, one, promised=promises.beside(one))
+    both = needed(record, hold, request, targets, other, promised=promises.beside(other))
+    assert both.tokens == 2 * alone.tokens
+    record.attempts.append(AttemptRecord(deployment=one.id))
+    assert record.attempts[0].outcome == "running"
+    assert needed(record, hold, request, targets, other, promised=promises.beside(other)) == both
+    assert not promises.kept(other, is_within=False)
+    assert promises.beside(one) == []
 
 
 def test_a_prediction_is_in_the_worst_case(policy):
