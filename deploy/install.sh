@@ -59,10 +59,25 @@ install_packages() {
     esac
 }
 
+# What llama.cpp is compiled from and for: this processor, this compiler, these settings. pip keeps what it compiled and
+# asks for none of them, so a wheel from another machine, or from before a change, would be taken and could not run.
+compiled_for() {
+    {
+        grep -h '^llama-cpp-python==' "$lock"
+        gcc --version
+        gcc -march=native -Q --help=target
+        echo "${CMAKE_ARGS:-}"
+        cat deploy/llama_cpp.cmake deploy/amx_tiles.h
+    } 2>/dev/null | sha256sum | cut -c1-16
+}
+
 # What an installation from a lock file is made of; `dev` has all that `run` has.
 stamp() {
-    cat "$1" pyproject.toml deploy/install.sh deploy/llama_cpp.cmake deploy/amx_tiles.h \
-        tests/clients/llama_index/requirements.lock tests/clients/node/package-lock.json | sha256sum | cut -d' ' -f1
+    {
+        echo "$compiled_for"
+        cat "$1" pyproject.toml deploy/install.sh tests/clients/llama_index/requirements.lock \
+            tests/clients/node/package-lock.json
+    } | sha256sum | cut -d' ' -f1
 }
 
 installed() { grep -q -e "$(stamp "$lock")" -e "$(stamp requirements.lock)" .venv/installed 2>/dev/null; }
@@ -79,12 +94,17 @@ install_clients() {
 
 install_packages
 python=$(find_python) || { say "Python 3.11 or newer is needed; PYTHON=… names one."; exit 1; }
+compiled_for=$(compiled_for)
 # A virtual environment whose interpreter is gone cannot be mended.
 [ ! -e .venv ] || .venv/bin/python -c '' 2>/dev/null || rm -rf .venv
 ! installed || exit 0
 [ -e .venv ] || { say "Making .venv with $("$python" --version)"; "$python" -m venv .venv; }
 rm -f .venv/installed
 
+# Each way of compiling has a cache of its own, and what was compiled another way is not kept.
+export PIP_CACHE_DIR="${XDG_CACHE_HOME:-$HOME/.cache}/firstdraft/pip-$compiled_for"
+[ "$(cat .venv/compiled_for 2>/dev/null)" = "$compiled_for" ] \
+    || .venv/bin/python -m pip uninstall --quiet --yes llama-cpp-python 2>/dev/null
 # Without the parts of llama.cpp that nothing here uses, the build takes half the time.
 export CMAKE_ARGS="${CMAKE_ARGS:--DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE='$PWD/deploy/llama_cpp.cmake'}"
 say "Installing what $lock names. llama-cpp-python is compiled once: two to four minutes on 2 cores."
@@ -92,5 +112,6 @@ say "Installing what $lock names. llama-cpp-python is compiled once: two to four
     | "$python" deploy/install_progress.py .venv/install.log \
     || { say "That failed. The end of .venv/install.log:"; tail -n 25 .venv/install.log >&2; exit 1; }
 .venv/bin/python -m pip install -v --no-deps -e . 2>&1 | "$python" deploy/install_progress.py .venv/install.log
+echo "$compiled_for" >.venv/compiled_for
 [ "$lock" != requirements.lock ] || install_clients
 stamp "$lock" >.venv/installed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -172,3 +173,58 @@ def test_scripts(script):
     assert script.stat().st_mode & 0o111
     assert "set -euo pipefail" in script.read_text()
     subprocess.run(["bash", "-n", script], check=True, timeout=60)
+
+
+PIP_CALL = re.compile(r"^-m pip (install|uninstall) (.*) CACHE=(\S*)$", re.MULTILINE)
+
+
+@pytest.fixture
+def installer(tmp_path):
+    """A checkout's installer, with an interpreter that writes down what `pip` is asked for, and a compiler of some target."""
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    clients = ("tests/clients/llama_index/requirements.lock", "tests/clients/node/package-lock.json")
+    for path in ("requirements.lock", "pyproject.toml", *clients):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, tmp_path / path)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    python = tools / "python3"
+    python.write_text(
+        f"""#!/bin/bash
+case "$1 $2" in
+    "-m venv") mkdir -p "${{@: -1}}/bin" && cp "$0" "${{@: -1}}/bin/python" ;;
+    "-m pip") echo "$* CACHE=$PIP_CACHE_DIR" >>{tmp_path}/asked ;;
+    *) exec {sys.executable} "$@" ;;
+esac
+"""
+    )
+    (tools / "gcc").write_text(f"#!/bin/bash\ncat {tmp_path}/target\n")
+    for tool in ("g++", "cmake", "ninja", "git"):
+        (tools / tool).write_text("#!/bin/bash\n")
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+
+    def run(target: str):
+        """What `pip` was asked for: (verb, what, cache)."""
+        (tmp_path / "target").write_text(target)
+        (tmp_path / "asked").write_text("")
+        environment = {"PATH": f"{tools}:/usr/bin:/bin", "HOME": str(tmp_path)}
+        command = ["bash", tmp_path / "deploy/install.sh", "run"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert not done.returncode, done.stderr
+        return PIP_CALL.findall((tmp_path / "asked").read_text())
+
+    return run
+
+
+def test_what_was_compiled_for_another_processor_is_not_taken(installer):
+    """llama.cpp is compiled anew, past pip's cache, for another processor; for the same, nothing is done."""
+    *_, (_, locked, cache), (verb, editable, _) = installer("avx2")
+    assert "deploy/requirements.lock" in locked
+    assert (verb, editable) == ("install", "-v --no-deps -e .")
+    assert installer("avx2") == []
+    (verb, what, _), *_, (_, _, other) = installer("avx2 amx")
+    assert verb == "uninstall"
+    assert what.endswith("llama-cpp-python")
+    assert other != cache
+    assert "/.cache/firstdraft/pip-" in other
