@@ -180,7 +180,7 @@ PIP_CALL = re.compile(r"^-m pip (install|uninstall) (.*) CACHE=(\S*)$", re.MULTI
 
 @pytest.fixture
 def installer(tmp_path):
-    """A checkout's installer, an interpreter that writes down what `pip` is asked for, and a compiler of some target."""
+    """A checkout's installer, an interpreter that writes down what pip is asked for, and a compiler for some target."""
     shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
     clients = ("tests/clients/llama_index/requirements.lock", "tests/clients/node/package-lock.json")
     for path in ("requirements.lock", "pyproject.toml", *clients):
