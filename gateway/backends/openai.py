@@ -214,7 +214,7 @@ class _Attempt:
         call = self._call
         if not call.request.prediction or error.status not in _UNKNOWN_FIELD:
             return False
-        self._call = replace(call, request=msgspec.structs.replace(call.request, prediction=""))
+        self._call = replace(call, request=msgspec.structs.replace(call.request, prediction="", prediction_bytes=0))
         return True
 
     async def send(self, connections: Connections, *, ask_usage: bool) -> aiohttp.ClientResponse:

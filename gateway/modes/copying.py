@@ -15,7 +15,6 @@ from gateway.budgets.claim import Beside
 from gateway.inference.deployment import TOKENS_PER_PRICE, Deployment
 from gateway.inference.request import InferenceRequest
 from gateway.modes.plan import Plan
-from gateway.wire.openai_chat_request import limit_field
 
 _SURFACES = frozenset({"chat", "messages", "responses"})
 
@@ -36,8 +35,8 @@ async def with_copy(plan: Plan, text: str) -> Plan:
 def predicting(request: InferenceRequest, deployment: Deployment, text: str) -> InferenceRequest:
     """The request with `text` as what is predicted; the request itself where `deployment` could not take it.
 
-    OpenAI refuses a prediction beside several answers, log-probabilities, penalties, tools, audio and
-    `max_completion_tokens`. A client's own prediction is left as it is.
+    OpenAI refuses a prediction beside several answers, log-probabilities, penalties, tools and audio. A client's own
+    prediction is left as it is.
     """
     sampling = request.sampling
     if (
@@ -46,7 +45,6 @@ def predicting(request: InferenceRequest, deployment: Deployment, text: str) -> 
         or request.surface not in _SURFACES
         or request.prediction_bytes
         or request.native_only
-        or limit_field(request, deployment) == "max_completion_tokens"
         or request.n > 1
         or request.tools
         or request.audio

@@ -171,9 +171,14 @@ def encode_request(
 
 
 def limit_field(request: InferenceRequest, deployment: Deployment) -> LimitField:
-    """What the backend calls the limit of an answer: as the client does, where it knows that name."""
+    """What the backend calls the limit of an answer: as the client does, where it knows that name.
+
+    Beside a prediction it is `max_tokens`: OpenAI takes no other there.
+    """
     server = deployment.backend.server
-    if request.surface == "completions":
+    if request.surface == "completions" or request.prediction:
+        return "max_tokens"
+    if request.prediction_bytes and request.max_tokens_field != "max_completion_tokens":
         return "max_tokens"
     named = request.max_tokens_field if server.both_limits and request.surface == "chat" else None
     return "max_completion_tokens" if (named or server.max_tokens_field) == "max_completion_tokens" else "max_tokens"

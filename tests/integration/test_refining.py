@@ -35,8 +35,9 @@ async def gpu():
 async def start(start_gateway, gpu, tmp_path):
     """A function that starts a gateway whose edge is never sure, and whose larger model has more to its name."""
 
-    async def started(deployment, refine, *, route=CASCADE, budgets=BUDGETS):
+    async def started(deployment, refine, *, route=CASCADE, budgets=BUDGETS, backend="type: openai"):
         text = policy_text(gpu.base_url, route=f"{route}\n    {refine}", budgets=budgets)
+        text = text.replace("type: openai", backend)
         text = text.replace("price: {input: 1, output: 2}", f"price: {{input: 1, output: 20}}, {deployment}")
         gateway = await start_gateway(text)
         calibrate(gateway, tmp_path, sure=False)
@@ -92,11 +93,13 @@ async def test_a_score_that_makes_no_sense_is_none(start, gpu, api, spoil):
     assert answer["choices"][0]["message"]["content"] == FINAL
 
 
-async def test_the_draft_goes_along_as_a_prediction(start, gpu):
-    """What of it was rejected is told in the usage, held, and paid for at its own price."""
-    gateway = await start("prediction: true", "")
+@pytest.mark.parametrize("backend", ["type: openai", "type: openai\n    server: openai"])
+async def test_the_draft_goes_along_as_a_prediction(start, gpu, backend):
+    """What of it was rejected is told in the usage, held, and paid for at its own price; OpenAI itself takes it."""
+    gateway = await start("prediction: true", "", backend=backend)
     _, _, answer = await chat(gateway)
     (request,) = gpu.requests
+    assert request.json["max_tokens"]
     assert request.json["prediction"]["type"] == "content"
     assert request.json["prediction"]["content"]
     rejected = answer["usage"]["completion_tokens_details"]["rejected_prediction_tokens"]

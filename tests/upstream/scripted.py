@@ -158,7 +158,8 @@ class _Performance:
         await asyncio.sleep(script.head_after_s)
         if script.refuses_usage_option and "stream_options" in self._body:
             return self._refuse_option("stream_options")
-        if script.refuses_prediction and "prediction" in self._body:
+        # OpenAI takes no prediction beside `max_completion_tokens`.
+        if "prediction" in self._body and (script.refuses_prediction or "max_completion_tokens" in self._body):
             return self._refuse_option("prediction")
         stream = bool(self._body.get("stream"))
         if script.body is not None or script.status >= 300 or not stream:

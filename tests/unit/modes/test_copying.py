@@ -75,7 +75,6 @@ async def test_a_draft_that_comes_too_late_stays_a_draft():
         {"logprobs": True},
         {"audio": 1},
         {"prediction_bytes": 5},
-        {"max_tokens_field": "max_completion_tokens"},
         {"surface": "completions"},
         {"native_only": ("logit_bias",)},
         {"sampling": Sampling(presence_penalty=0.5)},

@@ -245,6 +245,20 @@ def test_limit_without_the_clients_uses_the_backends_field():
     assert "max_tokens" not in sent
 
 
+def test_beside_a_prediction_the_limit_is_max_tokens():
+    """OpenAI takes no other name there: not beside the gateway's prediction, and a client's only where it named it."""
+    added = msgspec.structs.replace(request(max_completion_tokens=9), prediction="x", prediction_bytes=1)
+    theirs = {"prediction": {"type": "content", "content": "x"}}
+    for asked, name in (
+        (added, "max_tokens"),
+        (request(max_tokens=9, **theirs), "max_tokens"),
+        (request(**theirs), "max_tokens"),
+        (request(max_completion_tokens=9, **theirs), "max_completion_tokens"),
+    ):
+        sent = json.loads(encode_request(asked, NEWER, max_tokens=3))
+        assert {key: value for key, value in sent.items() if key.startswith("max")} == {name: 3}
+
+
 def test_no_limit_leaves_the_clients():
     """Without a limit of the gateway's, what the client said stays."""
     sent = json.loads(encode_request(request(max_tokens=9), DEPLOYMENT, max_tokens=None))
