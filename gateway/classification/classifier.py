@@ -67,7 +67,7 @@ class Finder(msgspec.Struct, frozen=True):
 
 
 class Recognizer:
-    """All finders. Made once for each policy and shared by its tenants; compiled by `warm`, or by their first use."""
+    """All finders. One is enough for all tenants; compiled by `warm`, or by their first use."""
 
     def warm(self) -> None:
         """Compile everything now: tens of milliseconds that no request has to wait for."""
@@ -183,6 +183,8 @@ class Classifier:
         )
 
     def _read(self, text: str, spans: Counter[Kind], labels: set[str]) -> None:
+        if self.kinds:
+            self._recognizer.warm()  # what is still to be compiled is not this text's time
         clock = Clock(self.limit_s)
         for data in pieces_of(fold(text)):
             if self.kinds:

@@ -64,8 +64,9 @@ def _collect(field: object, found: Texts) -> None:
             parts = [part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str)]
             if len(parts) > 1:
                 texts.append("".join(parts))
-        elif isinstance(value, int | float) and value >= _SMALLEST_NUMBER:
-            texts.append(f"{value:.0f}")
+        elif isinstance(value, int | float) and abs(value) >= _SMALLEST_NUMBER:
+            # Digit by digit: as a float a number of 19 digits would be another one, and one of 400 none at all.
+            texts.append(str(value) if isinstance(value, int) else f"{value:.0f}")
 
 
 def _is_base64(text: str) -> bool:

@@ -116,7 +116,7 @@ class Answering:
             record.status = answer.status
             return answer
         except FirstdraftError as error:
-            record.status, record.error = error.status, error.code or "error"
+            record.status, record.error = error.status, error.code or error.type
             raise
         except asyncio.CancelledError:
             record.status, record.error = 499, "cancelled"

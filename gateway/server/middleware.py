@@ -105,7 +105,7 @@ async def _answer(request: web.Request, handler: Handler, record: RequestRecord)
 
 async def _tell(request: web.Request, record: RequestRecord, error: FirstdraftError) -> web.StreamResponse:
     """Answer with the error: as a status while that is possible, inside the stream after that."""
-    record.error = error.code or "error"
+    record.error = error.code or error.type
     reply: StreamReply | None = request.get(REPLY)
     if reply is not None and reply.begun:
         return await reply.fail(error, record.request_id)

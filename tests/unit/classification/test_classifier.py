@@ -151,6 +151,11 @@ def test_every_kind_is_documented():
         assert facts.labels
 
 
+def test_what_is_compiled_first_is_not_the_texts_time():
+    """The first text of a process is read like all that follow, however long the finders take to compile."""
+    assert Classifier(Recognizer(), limit_s=0.01).classify(["nothing of anybody"]).labels == frozenset()
+
+
 def test_a_matcher_that_runs_out_of_memory_is_noticed(recognizer, monkeypatch):
     """Where RE2 gives up, all finders look; and a dictionary that could not be read makes the text unclassified."""
 

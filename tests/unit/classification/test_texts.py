@@ -60,9 +60,15 @@ def test_parts_are_read_joined_as_well():
 
 def test_numbers_are_read():
     """A number of JSON is text for a model; small ones are nobody's."""
-    texts = read(extra={"card": 4111111111111111, "year": 2024, "ok": True}).texts
-    assert "4111111111111111" in texts
+    texts = read(extra={"card": 4111111111111111, "year": 2024, "ok": True, "as float": 4111111111111111.0}).texts
+    assert texts.count("4111111111111111") == 2
     assert "2024" not in texts
+
+
+@pytest.mark.parametrize("number", [6304000000000000123, -6304000000000000123, int("9" * 400), 1e300])
+def test_numbers_are_read_digit_by_digit(number):
+    """No digit of a long number is lost, and none is too long."""
+    assert str(int(number)) in read(extra=number).texts
 
 
 def test_data_of_images_is_not_read_and_is_said():

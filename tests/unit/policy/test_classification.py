@@ -9,6 +9,8 @@ import pytest
 from gateway.classification.classifier import DEFAULT_LIMIT_S
 from gateway.classification.kinds import ALL_KINDS, Kind
 from gateway.errors import PolicyError
+from gateway.policy.stored_tenants import compile_stored
+from gateway.tenants.stored import StoredTenant
 from tests.policy_folder import FILES, loaded
 
 
@@ -70,3 +72,10 @@ def test_mistakes(tmp_path: Path, lines: str, says: str):
         tenant(tmp_path, lines)
     assert says in str(failure.value)
     assert "tenants.yaml" in str(failure.value)
+
+
+def test_what_finds_is_compiled_once_for_all(tmp_path: Path):
+    """Tenants of the store and newer policies do not compile the same finders anew: that is time and memory for each."""
+    stored = compile_stored("globex", StoredTenant(spec={"region": "eu"}))
+    compiled = {id(found.classifier._recognizer) for found in (tenant(tmp_path), tenant(tmp_path), stored.tenant)}
+    assert len(compiled) == 1
