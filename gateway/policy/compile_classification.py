@@ -32,5 +32,5 @@ def _classifier(spec: TenantSpec) -> Classifier:
 
 
 _RECOGNIZER = Recognizer()
-"""One for all tenants of all policies, files' and store's: it knows nothing of any, and is compiled at its first use."""
+"""One for all tenants of files and store: it knows nothing of any, and is compiled at its first use."""
 _PLAIN = Classifier(_RECOGNIZER)

@@ -75,7 +75,7 @@ def test_mistakes(tmp_path: Path, lines: str, says: str):
 
 
 def test_what_finds_is_compiled_once_for_all(tmp_path: Path):
-    """Tenants of the store and newer policies do not compile the same finders anew: that is time and memory for each."""
+    """Tenants of the store and newer policies compile no finders anew: that is time and memory for each."""
     stored = compile_stored("globex", StoredTenant(spec={"region": "eu"}))
     compiled = {id(found.classifier._recognizer) for found in (tenant(tmp_path), tenant(tmp_path), stored.tenant)}
     assert len(compiled) == 1
