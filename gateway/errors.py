@@ -83,6 +83,9 @@ class FirstdraftError(Exception):
         return {"retry-after": str(max(1, round(self.retry_after_s)))}
 
 
+_LONGEST_DETAIL = 400
+
+
 def _header_text(message: str) -> str:
     """What may stand in a quoted string of a header."""
     return "".join(sign if " " <= sign <= "~" and sign not in '"\\' else "'" for sign in message[:200])
@@ -226,12 +229,21 @@ class BackendError(FirstdraftError):
         super().__init__(message, retry_after_s=retry_after_s)
         self.deployment = deployment
 
+    @property
+    def detail(self) -> str:
+        """What operators are told, and clients are not: may name addresses; nothing of a prompt or an answer."""
+        return self.message
+
 
 class BackendUnreachable(BackendError):
     """No connection: refused, reset before a byte, DNS or TLS failure."""
 
     code = "backend_unreachable"
     retryable = True
+
+    @property
+    def detail(self) -> str:
+        return self.message if self.__cause__ is None else f"{self.message}: {self.__cause__}"[:_LONGEST_DETAIL]
 
 
 class BackendBusy(BackendError):
@@ -306,6 +318,10 @@ class BackendRefused(BackendError):
     @property
     def headers(self) -> dict[str, str]:
         return {**super().headers, **self.passed_headers}
+
+    @property
+    def detail(self) -> str:
+        return ""  # a backend's own words may repeat the prompt
 
 
 # --- the edge's -----------------------------------------------------------------------------------------------

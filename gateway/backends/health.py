@@ -46,6 +46,8 @@ class _Known:
     breaker: Breaker = field(default_factory=Breaker)
     reason: str = ""
     """The code of the newest failure."""
+    detail: str = ""
+    """What went wrong then, for the log."""
     asked_at: float = -math.inf
     told: str = "closed"
     """The state that was logged and counted last."""
@@ -87,7 +89,8 @@ class Trial:
             return
         breaker, now, known = self._known.breaker, self._health.now(), self._known
         if _is_fault(error):
-            known.reason = error.code or "error"
+            known.reason = error.code or error.type
+            known.detail = error.detail if isinstance(error, BackendError) else ""
             breaker.failed(self._ticket, now, at_once=isinstance(error, BackendCredentials))
         elif not isinstance(error, BackendRefused):
             breaker.given_up(self._ticket)
@@ -264,7 +267,8 @@ class Health:
         match state:
             case "open":
                 seconds = round(known.breaker.changes_at(now) - now, 1)
-                log.warning("deployment_failing", deployment=deployment, reason=known.reason, for_s=seconds)
+                more = {"detail": known.detail} if known.detail else {}
+                log.warning("deployment_failing", deployment=deployment, reason=known.reason, for_s=seconds, **more)
             case "paused":
                 seconds = round(known.breaker.pause_left_s(now), 1)
                 log.info("deployment_paused", deployment=deployment, reason=known.reason, for_s=seconds)

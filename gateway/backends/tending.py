@@ -77,7 +77,7 @@ class Tending:
             except TimeoutError:
                 failure = "no answer in time"
             except BackendError as error:
-                failure = error.code or "error"
+                failure = error.code or error.type
             self._backends.health.checked(backend.name, failure)
             # Many gateways that were started together need not all ask at the same moment.
             await asyncio.sleep(every_s * random.uniform(0.9, 1.1))  # noqa: S311 - no secret
@@ -88,7 +88,8 @@ class Tending:
                 async with asyncio.timeout(backend.timeouts.connect_s):
                     await self._backends.remote(backend).open_ahead(backend.warm_connections)
             except (TimeoutError, BackendError) as error:
-                structlog.get_logger().info("not_connected_ahead", backend=backend.name, reason=str(error))
+                reason = error.detail if isinstance(error, BackendError) else "no connection in time"
+                structlog.get_logger().info("not_connected_ahead", backend=backend.name, reason=reason)
             await asyncio.sleep(_CONNECTIONS_EVERY_S)
 
     async def _warm_up(self, backend: Backend) -> None:
@@ -120,7 +121,7 @@ class Tending:
             trial.succeeded()
         except FirstdraftError as error:
             trial.failed(error)
-            failure = error.code or "error"
+            failure = error.code or error.type
         finally:
             trial.given_up()
         took_s = round(loop.time() - began, 3)

@@ -174,8 +174,10 @@ class Attempt:
             if self._trial is not None:
                 self._trial.succeeded()
         except FirstdraftError as error:
-            record.outcome = error.code or "error"
+            record.outcome = error.code or error.type
             record.status = error.status
+            if isinstance(error, BackendError):
+                record.detail = error.detail or None
             if self._trial is not None:
                 self._trial.failed(error)
             raise

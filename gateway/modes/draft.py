@@ -94,7 +94,7 @@ class Draft:
             plan.record.no_draft = plan.headers["x-firstdraft-no-draft"] = "queue"
             await self.drop()
         except FirstdraftError as error:
-            record.outcome = error.code or "error"
+            record.outcome = error.code or error.type
             await self.drop()
         except asyncio.CancelledError:
             record.outcome = "cancelled"

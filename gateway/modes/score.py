@@ -130,7 +130,7 @@ async def _score(plan: Plan, scorer: Deployment, text: str) -> tuple[float, ...]
         trial.succeeded()
         return logprobs
     except FirstdraftError as error:
-        record.outcome, record.status = error.code or "error", error.status
+        record.outcome, record.status = error.code or error.type, error.status
         raise
     finally:
         # A score that fails says nothing of the deployment's answers: its breaker is not told.

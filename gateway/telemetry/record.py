@@ -23,6 +23,8 @@ class AttemptRecord:
     outcome: str = "running"
     """`ok`, `cancelled`, `lost` (another one answered first), `over_budget` or `paused` (not asked), or the code of the
     error."""
+    detail: str | None = None
+    """Of a backend's failure, what went wrong: for operators, because it may name addresses."""
     status: int | None = None
     queue_s: float | None = None
     connect_s: float | None = None
@@ -141,6 +143,13 @@ class RequestRecord:
         """Take over what was decided for it."""
         for name in _DECISION:
             setattr(self, name, getattr(other, name))
+
+    def told_to_tenant(self) -> dict[str, Any]:
+        """The same as `fields`, without what only operators may know."""
+        line = self.fields()
+        for attempt in line.get("attempts", ()):
+            attempt.pop("detail", None)
+        return line
 
     def fields(self) -> dict[str, Any]:
         """The log line's fields: all that is set, nothing that is empty."""

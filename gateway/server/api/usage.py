@@ -49,7 +49,7 @@ async def show(http: web.Request) -> web.Response:
     body = {
         "tenant": tenant,
         "budgets": [budget_of(left) for left in await services.ledger.left(tenant, limits)],
-        "last": None if record is None else {**record.fields(), "cost_usd": record.cost_nanousd / _NANOUSD},
+        "last": None if record is None else {**record.told_to_tenant(), "cost_usd": record.cost_nanousd / _NANOUSD},
     }
     return web.json_response(body)
 

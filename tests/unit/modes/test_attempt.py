@@ -16,7 +16,7 @@ ROLE = Relayed(data=b"role\n\n")
 HELLO = Relayed(data=b"hello\n\n", text="hello", content=True, content_bytes=5)
 STOP = Relayed(data=b"stop\n\n", finish_reason="stop")
 USAGE = UsageReported(Usage(input_tokens=10, output_tokens=3))
-A, B = deployment("a"), deployment("b")
+A, B, C = deployment("a"), deployment("b"), deployment("c")
 
 
 async def run(scripts, finals):
@@ -32,6 +32,19 @@ async def test_the_second_deployment_answers_when_the_first_refuses_connections(
     assert record.deployment == "b/m"
     assert [tried.outcome for tried in record.attempts] == ["backend_unreachable", "ok"]
     assert seen.of(Relayed) == [HELLO, STOP]
+
+
+async def test_operators_are_told_why_a_backend_failed_and_its_tenant_is_not():
+    """The system's own words, with the address, are for the log; what a backend says is for nobody: it may quote."""
+    unreachable = BackendUnreachable("a/m could not be reached")
+    unreachable.__cause__ = OSError(111, "refused by 10.0.0.7")
+    refused = BackendRefused("your prompt was: secret", status=500)
+    record, _ = await run({"a": Script([unreachable]), "b": Script([refused]), "c": Script([HELLO, STOP])}, [A, B, C])
+    first, second, third = record.fields()["attempts"]
+    assert "10.0.0.7" in first["detail"]
+    assert "detail" not in second
+    assert "detail" not in third
+    assert "10.0.0.7" not in str(record.told_to_tenant())
 
 
 async def test_a_role_alone_is_held_back_so_that_failing_over_stays_invisible():
