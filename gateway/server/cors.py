@@ -20,6 +20,7 @@ EXPOSED = (
     "x-firstdraft-budget",
     "x-firstdraft-budget-warning",
     "x-firstdraft-cache",
+    "x-firstdraft-cascade",
     "x-firstdraft-deployment",
     "x-firstdraft-dropped",
     "x-firstdraft-mode",

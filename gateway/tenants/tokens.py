@@ -121,6 +121,7 @@ def _verified(token: str, key: jwt.PyJWK, issuer: Issuer) -> dict[str, Any]:
             leeway=issuer.leeway_s,
             options={"require": ["exp", "iss", "aud"]},
         )
+        claims["exp"] = float(claims["exp"])
     except jwt.ExpiredSignatureError:
         raise _no_good("it has expired") from None
     except jwt.ImmatureSignatureError:
@@ -129,7 +130,7 @@ def _verified(token: str, key: jwt.PyJWK, issuer: Issuer) -> dict[str, Any]:
         raise _no_good("it was made for another audience (aud)") from None
     except jwt.MissingRequiredClaimError as problem:
         raise _no_good(f"its claim {problem.claim!r} is missing") from None
-    except (jwt.PyJWTError, ValueError, TypeError):
+    except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
         raise _no_good("its signature or its claims are wrong") from None
     return claims
 
@@ -148,7 +149,7 @@ def _vouched(issuer: Issuer, claims: Mapping[str, Any], generation: int) -> Vouc
         feature = ""
     if not isinstance(feature, str) or (feature and not _FEATURE.fullmatch(feature)):
         raise _no_good(f"its claim {issuer.feature_claim!r} is no name of a feature")
-    return Vouched(issuer, tenant, feature, _labels(issuer, claims), float(claims["exp"]), generation)
+    return Vouched(issuer, tenant, feature, _labels(issuer, claims), claims["exp"], generation)
 
 
 def _labels(issuer: Issuer, claims: Mapping[str, Any]) -> tuple[str, ...]:

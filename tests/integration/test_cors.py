@@ -89,6 +89,9 @@ async def test_it_is_off_by_default(start):
 def test_every_header_of_ours_is_exposed():
     """What the gateway says in `x-…` headers, pages can read."""
     sources = "".join(path.read_text() for path in Path("gateway").rglob("*.py"))
-    said = set(re.findall(r'headers\[f?"(x-[a-z-]+)"\]\s*=', sources))
-    assert said
-    assert said - set(EXPOSED) <= {"x-api-key"}  # what backends are sent
+    said = set(re.findall(r'headers\[f?"(x-[a-z-]+)"\]\s*=', sources)) | set(
+        re.findall(r'"(x-firstdraft-[a-z-]*[a-z])"', sources)
+    )
+    assert "x-firstdraft-cascade" in said
+    sent = {"x-api-key", "x-firstdraft-draft", "x-firstdraft-feature", "x-firstdraft-labels"}  # to the gateway or by it
+    assert said - set(EXPOSED) <= sent

@@ -93,6 +93,7 @@ def forged(issuer):
     yield issuer.token(aud="someone-else"), "audience"
     yield issuer.token(aud=None), "aud"
     yield issuer.token(exp=None), "exp"
+    yield issuer.token(exp=10**400), "claims"
     yield issuer.token(iss="https://evil.example"), "issuer"
     yield issuer.token(org=None), "org"
     yield issuer.token(org="nobody"), "nobody"
