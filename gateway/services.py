@@ -266,12 +266,22 @@ async def _edge_snapshot(edge: EdgeClient) -> EdgeSnapshot:
     return EdgeSnapshot(model=status.model, state=status.state, figures=figures)
 
 
+_SAID = {
+    "open": "fails",
+    "half_open": "failed, and the next request probes it",
+    "probing": "failed, and is probed",
+    "paused": "asked for a pause",
+    "down": "is down",
+}
+"""What people are told of a deployment's state."""
+
+
 def _backends_readiness(backends: Backends) -> dict[str, Any]:
     """How deployments are: for people; a gateway whose backends fail is as ready as it can be."""
     failing = backends.health.report()
     if not failing:
         return {"ok": True}
-    told = (f"{name} is {how['state']} ({how['reason']})" for name, how in failing.items())
+    told = (f"{name} {_SAID[how['state']]} ({how['reason']})" for name, how in failing.items())
     return {"ok": False, "reason": ", ".join(told), "unhealthy": failing}
 
 

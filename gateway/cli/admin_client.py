@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +9,8 @@ import click
 import httpx
 
 from gateway.cli.address import GatewayUrl, trusted, trusts_environment
+from gateway.cli.key import KEY_VARIABLE, key_header
 
-KEY_VARIABLE = "FIRSTDRAFT_KEY"
 _ASK_S = 10.0
 
 
@@ -29,8 +28,7 @@ def admin_option(*, required: bool) -> Callable[[Callable[..., Any]], Callable[.
 
 def ask_admin(method: str, url: str, path: str, ca: str | None, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """What the admin API answers. An error is shown with its message, and ends the command."""
-    key = os.environ.get(KEY_VARIABLE)
-    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    headers = key_header()
     try:
         answer = httpx.request(
             method,

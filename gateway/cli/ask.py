@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -15,11 +15,18 @@ from rich.live import Live
 
 from gateway.cli.address import CA, trusted, trusts_environment, url_option
 from gateway.cli.answer import Answer, Chunk
+from gateway.cli.key import KEY_VARIABLE, key_header
 from gateway.wire.sse import SSEDecoder
 
-KEY_VARIABLE = "FIRSTDRAFT_KEY"
 _TIMEOUT = httpx.Timeout(connect=5.0, read=120.0, write=10.0, pool=5.0)
 _FRAMES_PER_SECOND = 12
+_FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def _feature(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not _FEATURE.fullmatch(value):
+        raise click.BadParameter("has letters, digits, '_', '-' and '.', 64 at most, and begins with a letter or digit")
+    return value
 
 
 @click.command(epilog=f"The API key, where the gateway wants one, is read from {KEY_VARIABLE}.")
@@ -35,7 +42,7 @@ _FRAMES_PER_SECOND = 12
     help="How to ask for the draft.",
 )
 @click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Longest answer.")
-@click.option("--feature", default=None, help="Ask as this feature of the tenant.")
+@click.option("--feature", default=None, callback=_feature, help="Ask as this feature of the tenant.")
 def ask(
     *, question: str, url: str, ca: str | None, model: str, draft: str, max_tokens: int, feature: str | None
 ) -> None:
@@ -47,7 +54,7 @@ def ask(
         "stream": True,
         "draft": draft,
     }
-    headers = _headers(feature)
+    headers = key_header() | ({} if feature is None else {"x-firstdraft-feature": feature})
     try:
         with httpx.Client(
             base_url=url, headers=headers, timeout=_TIMEOUT, verify=trusted(ca), trust_env=trusts_environment(url)
@@ -61,12 +68,6 @@ def ask(
         raise click.ClickException(message) from None
     if answer.error:
         sys.exit(1)
-
-
-def _headers(feature: str | None) -> dict[str, str]:
-    headers = {} if feature is None else {"x-firstdraft-feature": feature}
-    key = os.environ.get(KEY_VARIABLE)
-    return headers if key is None else {**headers, "authorization": f"Bearer {key}"}
 
 
 def _reason(error: Exception) -> str:
@@ -88,6 +89,8 @@ def _watch(client: httpx.Client, body: dict[str, object]) -> Answer:
                 answer.error = _refusal(response)
         answer.notes += _notes(client, response, time.monotonic() - started)
         live.refresh()
+    if not console.is_terminal:
+        console.line()  # a file's or a pipe's last line ends, too
     return answer
 
 
@@ -111,19 +114,20 @@ def _refusal(response: httpx.Response) -> str:
 def _notes(client: httpx.Client, response: httpx.Response, took_s: float) -> list[str]:
     """What stands below the answer: the decision, the cost, what is left."""
     headers = response.headers
-    notes = []
-    if "x-firstdraft-route" in headers:
-        facts = [f"{name} {headers[f'x-firstdraft-{name}']}" for name in _DECISION if f"x-firstdraft-{name}" in headers]
-        notes.append("decision  " + " · ".join(facts))
+    facts = {name: headers.get(f"x-firstdraft-{name}", "") for name in _DECISION}
     usage = client.get("/v1/firstdraft/usage", params={"request": headers.get("x-request-id", "")})
+    below = []
     if usage.status_code == httpx.codes.OK:
         told = msgspec.json.decode(usage.content, type=_Usage)
         last = told.last
         if last is not None:
+            facts["deployment"] = last.deployment  # who answered, which the head of a stream may not know yet
+            below += [f"failed    {name}: {code}" for name, code in last.failures()]
             tokens = f"{last.input_tokens} tokens in, {last.output_tokens} out, {last.draft_tokens} drafted"
-            notes.append(f"cost      ${last.cost_usd:.6f} ({tokens}) · {took_s:.2f} s in all")
-        notes += [f"left      {left}" for left in told.budgets]
-    return notes
+            below.append(f"cost      ${last.cost_usd:.6f} ({tokens}) · {took_s:.2f} s in all")
+        below += [f"left      {left}" for left in told.budgets]
+    decision = " · ".join(f"{name} {fact}" for name, fact in facts.items() if fact)
+    return [f"decision  {decision}", *below] if facts["route"] else below
 
 
 _DECISION = ("route", "mode", "deployment", "policy", "cache", "no-draft")
@@ -144,11 +148,26 @@ class _Budget(msgspec.Struct):
         return f"{self.left:,.0f} of {self.limit:,.0f} {self.unit} a {self.per}{of}"
 
 
+class _Attempt(msgspec.Struct):
+    deployment: str
+    outcome: str = ""
+
+
+_NO_FAILURE = frozenset({"ok", "cancelled", "lost", "running"})
+
+
 class _Last(msgspec.Struct):
+    deployment: str = ""
+    attempts: list[_Attempt] = []
     cost_usd: float = 0.0
     input_tokens: int = 0
     output_tokens: int = 0
     draft_tokens: int = 0
+
+    def failures(self) -> list[tuple[str, str]]:
+        """Deployments that did not answer, with the code that says why, each once."""
+        failed = [(tried.deployment, tried.outcome) for tried in self.attempts if tried.outcome not in _NO_FAILURE]
+        return list(dict.fromkeys(failed))
 
 
 class _Usage(msgspec.Struct):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
-from gateway.cli.address import DEFAULT_URL, GatewayUrl, trusts_environment
+from gateway.cli.address import CA, trusted, trusts_environment, url_option
+from gateway.cli.key import KEY_VARIABLE, key_header
 
 _TIMEOUT_S = 120.0
 
@@ -17,9 +17,10 @@ def bench() -> None:
     """Measure a running gateway with your own questions."""
 
 
-@bench.command("cascade", epilog="The API key, where the gateway wants one, is read from FIRSTDRAFT_KEY.")
+@bench.command("cascade", epilog=f"The API key, where the gateway wants one, is read from {KEY_VARIABLE}.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--url", type=GatewayUrl(), default=DEFAULT_URL, show_default=True, help="Where the gateway is.")
+@url_option("Where the gateway is.")
+@CA
 @click.option("--model", default="large", show_default=True, help="A model's name, as the policy has it.")
 @click.option("--feature", default="cascade", show_default=True, help="The feature whose route is the cascade.")
 @click.option(
@@ -36,6 +37,7 @@ def cascade(
     *,
     files: tuple[Path, ...],
     url: str,
+    ca: str | None,
     model: str,
     feature: str,
     reference: str,
@@ -48,19 +50,18 @@ def cascade(
     """Ask each question twice: the cascade, and the larger model alone; say what the cascade changes.
 
     FILES hold questions: CSV with a column `question` or `prompt` (and `answer`, for --shots), or JSON lines with these
-    or with `turns`. A table
-    tells how many answers were the edge's, how many of those say the same as the larger model's (the verdict
-    `confirmed`), what all of it cost with and without the cascade, and how long it took.
+    or with `turns`. A table tells how many answers were the edge's, how many of those say the same as the larger
+    model's (the verdict `confirmed`), what all of it cost with and without the cascade, and how long it took.
     """
     import httpx
     from rich.console import Console
 
     from gateway.cli import bench_cascade as run
 
-    headers = {"cache-control": "no-store"}
-    if key := os.environ.get("FIRSTDRAFT_KEY"):
-        headers["authorization"] = f"Bearer {key}"
-    client = httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, trust_env=trusts_environment(url))
+    headers = {"cache-control": "no-store", **key_header()}
+    client = httpx.Client(
+        base_url=url, headers=headers, timeout=_TIMEOUT_S, verify=trusted(ca), trust_env=trusts_environment(url)
+    )
     asking = run.Asking(client=client, model=model, instructions=instructions, max_tokens=max_tokens)
     try:
         sets = {path.stem: run.questions(path, shots=shots, skip=skip, limit=limit) for path in files}

@@ -148,7 +148,17 @@ def _limit_line(entry: Left) -> str:
     share = 100 * (limit.amount - entry.left) // limit.amount
     used = amount_text(limit, limit.amount - entry.left)
     left = amount_text(limit, entry.left)
-    return f"{describe(limit)}: {used} used or held ({share}%), {left} left, resets in {entry.resets_in_s:,.0f} s"
+    return f"{describe(limit)}: {used} used or held ({share}%), {left} left, resets in {_duration(entry.resets_in_s)}"
+
+
+def _duration(seconds: float) -> str:
+    """In the two largest units that it has, as in `7 h 16 min`."""
+    whole = round(seconds)
+    for size, unit, smaller, smaller_unit in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {unit}" + (f" {rest} {smaller_unit}" if rest else "")
+    return f"{whole} s"
 
 
 def _counter_lines(counters: list[Counter], limits: tuple[Left, ...]) -> list[str]:

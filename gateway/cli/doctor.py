@@ -8,36 +8,52 @@ import time
 import click
 import httpx
 
-from gateway.cli.address import DEFAULT_URL, GatewayUrl, trusts_environment
+from gateway.cli.address import CA, trusted, trusts_environment, url_option
+from gateway.cli.key import KEY_VARIABLE, key_header
 from gateway.telemetry.diagnosis import PHASES, Deployment, Diagnosis, Scrape, diagnose
 
 _LONGEST_ANSWER_S = 10.0
 
 
-@click.command()
-@click.option("--url", type=GatewayUrl(), default=DEFAULT_URL, show_default=True, help="Where the gateway is.")
+@click.command(epilog=f"Where /metrics is on the admin surface, its key is read from {KEY_VARIABLE}.")
+@url_option("Where the gateway is; its admin surface, where /metrics is there.")
+@CA
 @click.option("--for", "for_s", type=click.FloatRange(min=0), default=0.0, help="Watch for so many seconds.")
-def doctor(url: str, for_s: float) -> None:
+def doctor(*, url: str, ca: str | None, for_s: float) -> None:
     """Say which phase is slow, where, and what to do about it.
 
     From a running gateway's metrics, since its start or (`--for 30`) while it is watched. Exit status 1 when it cannot
     be reached.
     """
-    scrape = Scrape(_metrics(url))
+    scrape = Scrape(_metrics(url, ca))
     if for_s:
         time.sleep(for_s)
-        scrape = Scrape(_metrics(url), scrape)
+        scrape = Scrape(_metrics(url, ca), scrape)
     _show(diagnose(scrape))
 
 
-def _metrics(url: str) -> str:
+def _metrics(url: str, ca: str | None) -> str:
     try:
-        response = httpx.get(f"{url}/metrics", timeout=_LONGEST_ANSWER_S, trust_env=trusts_environment(url))
-        response.raise_for_status()
+        with httpx.Client(
+            base_url=url,
+            headers=key_header(),
+            timeout=_LONGEST_ANSWER_S,
+            verify=trusted(ca),
+            trust_env=trusts_environment(url),
+        ) as client:
+            response = client.get("/metrics")
+            if response.status_code == httpx.codes.NOT_FOUND:
+                response = client.get("/admin/metrics")  # `--metrics-on admin`, without a port of its own
     except httpx.HTTPError as error:
-        click.echo(f"{url} cannot be read: {error}", err=True)
+        click.echo(f"{url} cannot be reached: {error}", err=True)
         sys.exit(1)
-    if "firstdraft_info" not in response.text:
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        click.echo(f"{url} shows its metrics to the admin key alone: set {KEY_VARIABLE}", err=True)
+        sys.exit(1)
+    if response.status_code == httpx.codes.NOT_FOUND:
+        click.echo(f"{url} has no metrics: they may be on the admin surface; name its port with --url", err=True)
+        sys.exit(1)
+    if response.status_code != httpx.codes.OK or "firstdraft_info" not in response.text:
         click.echo(f"{url} answers, and is no Firstdraft gateway", err=True)
         sys.exit(1)
     return response.text

@@ -69,12 +69,17 @@ def new(*, tenant: str, name: str, replaces: str | None, admin_url: str | None, 
 @CA
 def list_(*, tenant: str | None, admin_url: str, ca: str | None) -> None:
     """List the keys of all tenants, or of TENANT: names, beginnings of their hashes, and when they end."""
-    for one in ask_admin("GET", admin_url, "tenants", ca)["tenants"]:
-        if tenant in {None, one["name"]}:
-            state = "disabled" if one["disabled"] else one["refused"]
-            for key in one["keys"]:
-                ends = "" if key["not_after"] is None else f"  until {_time(key['not_after'])}"
-                click.echo(f"{one['name']}  {key['name']}  {key['sha256']}…  {one['source']}{ends}  {state}".rstrip())
+    found = ask_admin("GET", admin_url, "tenants", ca)["tenants"]
+    shown = [one for one in found if tenant in {None, one["name"]}]
+    if tenant is not None and not shown:
+        raise click.ClickException(f"there is no tenant {tenant!r}, in the policy's files or in the store")
+    for one in shown:
+        state = "disabled" if one["disabled"] else one["refused"]
+        for key in one["keys"]:
+            ends = "" if key["not_after"] is None else f"  until {_time(key['not_after'])}"
+            click.echo(f"{one['name']}  {key['name']}  {key['sha256']}…  {one['source']}{ends}  {state}".rstrip())
+    if not any(one["keys"] for one in shown):
+        click.echo("there are no keys", err=True)
 
 
 @keys.command()

@@ -94,6 +94,8 @@ def _list(history: PolicyHistory, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([{"version": one.version, "at": one.at, "folder": str(one.folder)} for one in kept]))
         return
+    if not kept:
+        click.echo("no version is kept there: a gateway keeps each that comes into force in its --state", err=True)
     for one in kept:
         click.echo(f"{one.version}  in force from {one.at} (UTC)  {one.folder}")
 

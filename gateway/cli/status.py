@@ -76,5 +76,16 @@ def _reasons(seen: _Seen) -> list[str]:
 def _line(part: tuple[str, dict[str, object]]) -> str:
     name, facts = part
     state = "ok" if facts.get("ok") else "not ok"
-    rest = " · ".join(f"{key} {value}" for key, value in facts.items() if key not in {"ok", "unhealthy"} and value)
+    rest = " · ".join(
+        f"{key} {_told(value)}" for key, value in facts.items() if key not in {"ok", "unhealthy"} and value
+    )
     return f"  {name:8} {state}{' · ' if rest else ''}{rest}"
+
+
+def _told(value: object) -> str:
+    """A fact as people read it: of a list each, of a mapping each with its name."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_told(fact)}" for name, fact in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_told, value))
+    return str(value)

@@ -128,6 +128,10 @@ class PlacesCompiler:
                 self._add(path, "`base_url` is missing, as in https://api.example.com/v1", key=True)
             return None
         base_url = self._base_url((*path, "base_url"), written)
+        asked = _ASKED.get(spec.type)
+        if base_url and asked and not urlsplit(base_url).path:
+            message = f"requests go to {base_url}{asked}: most servers want a `base_url` that ends with /v1"
+            self._mistakes.warn(self._document.mark((*path, "base_url")), message)
         return self._backend(name, spec, base_url=base_url, api_key=api_key, region=region) if base_url else None
 
     def _backend(
@@ -282,6 +286,10 @@ class PlacesCompiler:
     def _add(self, path: Path, message: str, *, key: bool = False) -> None:
         mark = self._document.name_mark(path) if key else self._document.mark(path)
         self._mistakes.add(mark, message)
+
+
+_ASKED = {"openai": "/chat/completions", "anthropic": "/messages"}
+"""What is put behind the `base_url` of those types whose servers usually have it below /v1."""
 
 
 def _url_parts(url: str) -> SplitResult | None:

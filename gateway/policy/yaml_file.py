@@ -55,7 +55,7 @@ def read_tree(file: str, data: bytes, mistakes: Mistakes) -> Tree | None:
             return None
         node = yaml.compose(text, Loader=yaml.CSafeLoader)
     except yaml.MarkedYAMLError as problem:
-        _note_yaml_error(file, problem, mistakes)
+        _note_yaml_error(file, text, problem, mistakes)
         return None
     except yaml.YAMLError as problem:
         mistakes.add(Mark(file), f"not YAML: {str(problem).splitlines()[0]}")
@@ -99,7 +99,7 @@ def _is_bounded(file: str, text: str, mistakes: Mistakes) -> bool:
     return True
 
 
-def _note_yaml_error(file: str, problem: yaml.MarkedYAMLError, mistakes: Mistakes) -> None:
+def _note_yaml_error(file: str, text: str, problem: yaml.MarkedYAMLError, mistakes: Mistakes) -> None:
     words, hint = problem.problem or "not YAML", ""
     at = problem.problem_mark or problem.context_mark
     if "could not find expected ':'" in words:
@@ -112,9 +112,17 @@ def _note_yaml_error(file: str, problem: yaml.MarkedYAMLError, mistakes: Mistake
         hint = "; a value that begins with a quote and goes on behind it needs quotes around the whole: '\"a\" in b'"
     elif "mapping values are not allowed" in words:
         hint = "; a value with `: ` in it needs quotes, and keys of one level stand in one column"
+    elif "expected ',' or" in words and "${" in _line(text, at):
+        hint = '; inside `{…}` and `[…]` it needs quotes: "${NAME}"'
     elif "cannot start any token" in words:
         hint = "; put the value in quotes (and indent with spaces, not tabs)"
     mistakes.add(mark, f"not YAML: {words}{hint}")
+
+
+def _line(text: str, at: yaml.Mark | None) -> str:
+    """The line that a mark stands in."""
+    lines = text.splitlines()
+    return lines[at.line] if at is not None and at.line < len(lines) else ""
 
 
 class _Builder:

@@ -129,9 +129,7 @@ def _from_http(request: web.Request, error: web.HTTPException) -> FirstdraftErro
     """What aiohttp itself refuses, in our words."""
     match error.status:
         case 404:
-            return NotFound(
-                f"There is no {request.method} {request.path[:200]} here. See GET /v1/models to begin with."
-            )
+            return NotFound(f"There is no {request.method} {request.path[:200]} here. {_way_to_what_is(request.path)}")
         case 405:
             allowed = ", ".join(sorted(getattr(error, "allowed_methods", ())))
             return MethodNotAllowed(f"{request.path[:200]} does not take {request.method}; it takes {allowed}.")
@@ -140,6 +138,15 @@ def _from_http(request: web.Request, error: web.HTTPException) -> FirstdraftErro
             return BodyTooLarge(f"The request body is larger than this gateway's limit of {limit:,} bytes.")
         case _:
             return InvalidRequest(f"The request could not be read: {error.reason}.")
+
+
+def _way_to_what_is(path: str) -> str:
+    """A word of help where there is nothing: most often the client's base URL has too little, or too much."""
+    if path.startswith("/v1/v1/"):
+        return "The client adds /v1 by itself, as Anthropic's SDKs do: leave it out of its base URL."
+    if path.startswith("/v1/"):
+        return "See GET /v1/models to begin with."
+    return "The API is below /v1, which belongs in a client's base URL; the admin surface is below /admin/."
 
 
 @web.middleware

@@ -171,7 +171,7 @@ def _failing(found: Iterable[Deployment]) -> Iterable[str]:
     for one in found:
         failed = sum(one.failed.values())
         if one.unhealthy:
-            yield f"{one.name} is better not asked now: `firstdraft status` says why. Others answer in its place."
+            yield f"{one.name} fails now, and is asked last: `firstdraft status` says why."
         if failed and failed >= _SHARE * one.attempts:
             code = max(one.failed, key=one.failed.__getitem__)
             yield f"{one.name} failed in {failed} of {one.attempts} attempts, mostly with {code}."

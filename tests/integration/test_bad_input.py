@@ -162,6 +162,18 @@ async def test_labels_sent_in_two_headers_both_count(gateway):
         assert response.status == 403
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("/chat/completions", "below /v1"), ("/v1/v1/messages", "leave it out"), ("/v1/chat", "GET /v1/models")],
+)
+async def test_a_wrong_base_url_is_told(gateway, path, words):
+    """A client whose base URL lacks /v1, or has it twice, is told so."""
+    async with aiohttp.ClientSession(headers=gateway.auth) as session:
+        response = await session.post(f"{gateway.url}{path}", json={})
+        assert response.status == 404
+        assert words in (await response.json())["error"]["message"]
+
+
 async def test_unknown_urls_and_methods_have_openais_shape(gateway):
     """404 and 405 are errors that SDKs can read."""
     async with aiohttp.ClientSession(headers=gateway.auth) as session:

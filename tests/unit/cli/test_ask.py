@@ -32,7 +32,19 @@ USAGE = {
         {"limit": 1000, "unit": "tokens", "per": "day", "feature": None, "left": 900, "resets_in_s": 5},
         {"limit": 20.0, "unit": "usd", "per": "month", "feature": "chat", "left": 19.5, "resets_in_s": 5},
     ],
-    "last": {"request_id": "r1", "cost_usd": 0.00042, "input_tokens": 9, "output_tokens": 7, "draft_tokens": 2},
+    "last": {
+        "request_id": "r1",
+        "deployment": "edge/smollm2",
+        "attempts": [
+            {"deployment": "cloud/large", "outcome": "backend_unreachable"},
+            {"deployment": "edge/smollm2", "outcome": "ok"},
+            {"deployment": "cloud/large", "outcome": "backend_unreachable"},
+        ],
+        "cost_usd": 0.00042,
+        "input_tokens": 9,
+        "output_tokens": 7,
+        "draft_tokens": 2,
+    },
 }
 
 
@@ -102,6 +114,31 @@ def test_draft_and_final(gateway):
     ):
         assert part in done.output
     assert gateway.seen[1][0] == "/v1/firstdraft/usage?request=r1"
+
+
+def test_who_answered_and_who_failed(gateway):
+    """An answer of the fallback's is not taken for the model's own, and the last line ends where no terminal is."""
+    done = ask(gateway)
+    assert "deployment edge/smollm2" in done.output
+    assert done.output.count("failed    cloud/large: backend_unreachable") == 1
+    assert done.output.endswith("\n")
+
+
+@pytest.mark.parametrize("key", ["sk-ключ", "two\nlines"])
+def test_a_key_that_no_header_can_hold(gateway, key):
+    """It is refused by its variable's name, and not shown."""
+    done = ask(gateway, FIRSTDRAFT_KEY=key)
+    assert done.exit_code == 1
+    assert "FIRSTDRAFT_KEY" in done.output
+    assert "ключ" not in done.output
+    assert "two" not in done.output
+    assert not gateway.seen
+
+
+def test_a_feature_that_is_no_name(gateway):
+    """It is refused before anything is asked."""
+    assert ask(gateway, "--feature", "фича").exit_code == 2
+    assert not gateway.seen
 
 
 def test_what_is_asked(gateway):

@@ -9,7 +9,12 @@ from click.testing import CliRunner
 
 from gateway.cli.main import firstdraft
 
-READY = {"status": "ready", "policy": {"ok": True, "version": "abc"}, "edge": {"ok": True, "state": "warm"}}
+WORKERS = {"vm:1": "abc", "vm:2": "abd"}
+READY = {
+    "status": "ready",
+    "policy": {"ok": True, "version": "abc", "workers": WORKERS},
+    "edge": {"ok": True, "state": "warm"},
+}
 STARTING = {
     "status": "not ready",
     "policy": {"ok": True, "version": "abc"},
@@ -51,6 +56,7 @@ def test_ready(gateway):
     assert done.exit_code == 0
     assert "is ready" in done.stdout
     assert "edge     ok · state warm" in done.stdout
+    assert "policy   ok · version abc · workers vm:1 abc, vm:2 abd" in done.stdout
 
 
 def test_not_ready(gateway):

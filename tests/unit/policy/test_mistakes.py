@@ -132,6 +132,7 @@ SEEDS = {
         C, "when: '\"health\" in request.labels'", 'when: "health" ‸in request.labels', "needs quotes around"
     ),
     "tab": Seed(B, "    region: us-east", "‸\tregion: us-east", "not YAML"),
+    "variable in a flow mapping": Seed(B, "idle: 1500ms", "idle: $‸{IDLE}", "needs quotes"),
     "second document": Seed(T, "  guest:", "‸---\n  guest:", "second document"),
     "undefined alias": Seed(B, "region: us-east", "region: ‸*nowhere", "undefined alias"),
     # Conditions

@@ -154,6 +154,7 @@ SEEDS = {
     ),
     "model name with a space": Seed(M, "  small:", "  ‸sma ll:", "is no name"),
     "list where a name is due": Seed(R, "name: batch", "name: ‸[batch]", "not a list"),
+    "base URL without a path": Seed(B, "https://gpu.eu.example.com/v1", "‸https://gpu.eu.example.com", "ends with /v1"),
     "condition as a list": Seed(R, 'when: request.feature == "batch"', "when: ‸[request.stream]", "not a list"),
 }
 
