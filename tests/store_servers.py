@@ -62,7 +62,7 @@ class Server:
         )
         await self.until_it_answers()
 
-    async def until_it_answers(self, limit_s: float = 15.0) -> None:
+    async def until_it_answers(self, limit_s: float = 60.0) -> None:
         async with asyncio.timeout(limit_s):
             while not (await self._answer_to("PING")).startswith(("+PONG", "-NOAUTH")):
                 await asyncio.sleep(0.01)
@@ -141,7 +141,7 @@ class SentinelPair:
                 f"sentinel failover-timeout {SERVICE} 2000\n"
             )
             await self._stack.enter_async_context(sentinel)
-        await until(self._complete, 20)
+        await until(self._complete, 60)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -207,8 +207,8 @@ class Cluster:
             async def follows(replica=replica, master=master) -> bool:
                 return (await replica.ask("CLUSTER", "REPLICATE", ids[master.port])).startswith("+OK")
 
-            await until(follows, 20)
-        await until(self._complete, 30)
+            await until(follows, 60)
+        await until(self._complete, 60)
         return self
 
     async def __aexit__(self, *_: object) -> None:

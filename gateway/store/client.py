@@ -32,9 +32,9 @@ from gateway.store.servers import servers
 PREFIX = "fd1:"
 """Of every key. The number changes with the shape of the data."""
 
-_LOST = ("READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED")
+_LOST = frozenset({"READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED"})
 """The server cannot serve anybody now: it is a replica (a failover is going on), or still reads its data."""
-_PASSING = ("NOREPLICAS", "OOM", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MISCONF")
+_PASSING = frozenset({"NOREPLICAS", "OOM", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MISCONF"})
 """The server will not now, and may soon: other commands may be served meanwhile."""
 _NO_KEY = frozenset({"PING", "INFO", "CONFIG", "FLUSHALL", "SCRIPT", "ACL", "TIME", "DBSIZE", "CLUSTER", "CLIENT"})
 _WAITING_LINES = 64
@@ -234,7 +234,8 @@ class Store:
         if not isinstance(answer, hiredis.ReplyError):
             return answer
         said = str(answer)
-        if said.startswith(_LOST):
+        code = said.partition(" ")[0]
+        if code in _LOST:
             link.broken(said)
             line.lose(said)
             raise StoreUnavailable(f"the store at {self._address.shown} cannot be used: {said}")
@@ -246,7 +247,7 @@ class Store:
                     answers = await target.ask_all(pack("ASKING") + again, 2)
                     return await self._understood(answers[1], target, other, None)
                 return await self._understood(await target.ask(again), target, other, None)
-        if said.startswith(_PASSING):
+        if code in _PASSING:
             raise StoreUnavailable(f"the store at {self._address.shown} refused: {said}")
         raise StoreRefused(f"the store at {self._address.shown} refused: {said}")
 

@@ -40,8 +40,11 @@ from tests.attack.gateways import KEYS, LEASE_S, LIBFAKETIME, Gateway, write_pol
 from tests.attack.stores import KINDS, AttackedStore
 
 GATEWAYS, CLIENTS = 4, 64
-FEWEST_CALLS = 100
-"""Of the backend in one attack: on a busy machine it goes on until then, three times as long at most."""
+FEWEST_CALLS, FEWEST_ANSWERS = 100, 40
+"""Of the backend in one attack, and for each tenant (a refusal for its budget is one too): on a busy machine it goes on
+until then, three times as long at most."""
+RESPITE_S = 8.0
+"""How long the store is left alone, at most, until both tenants are served again: one that never serves proves little."""
 STEPS_S = (-86_400 * 40, -3_600, -60, 0, 60, 3_600, 86_400 * 40)
 
 
@@ -69,6 +72,8 @@ class Attack:
         self.tags: dict[str, str] = {}
         """Request id -> tag, of the requests whose response head arrived."""
         self.statuses: dict[int, int] = {}
+        self.answered = dict.fromkeys(KEYS, 0)
+        """How often each tenant's budget could be asked."""
         self.over = False
 
     async def run(self, folder: Path) -> Outcome:
@@ -106,7 +111,7 @@ class Attack:
             attackers += [asyncio.create_task(self._attack_gateways(self.gateways[half::2])) for half in (0, 1)]
             await asyncio.sleep(self.seconds)
             ends = time.monotonic() + 2 * self.seconds
-            while self.backend.calls < FEWEST_CALLS and time.monotonic() < ends:
+            while not self._is_enough() and time.monotonic() < ends:
                 await asyncio.sleep(0.1)
             self.over = True
             await asyncio.gather(*attackers)
@@ -115,6 +120,9 @@ class Attack:
                 client.cancel()
             for client in done:
                 client.result()
+
+    def _is_enough(self) -> bool:
+        return self.backend.calls >= FEWEST_CALLS and min(self.answered.values()) >= FEWEST_ANSWERS
 
     async def _client(self, session: aiohttp.ClientSession, number: int) -> None:
         rng, turn = random.Random(f"{self.outcome.seed}-{number}"), 0
@@ -142,6 +150,7 @@ class Attack:
         headers = {"authorization": f"Bearer {KEYS[tenant]}"}
         async with session.post(f"{gateway.url}/v1/chat/completions", json=body, headers=headers) as response:
             self.statuses[response.status] = self.statuses.get(response.status, 0) + 1
+            self.answered[tenant] += response.status in {200, 429}
             self.tags[response.headers.get("x-request-id", "")] = tag
             if rng.random() < 0.15:
                 await response.content.read(rng.randrange(1, 2_000))
@@ -155,6 +164,15 @@ class Attack:
             if not self.over:
                 with contextlib.suppress(TimeoutError, StoreUnavailable, StopIteration, RuntimeError):
                     self.outcome.events.append(await self.rng.choice(self.store.attacks)())
+                if self.rng.random() < 0.7:
+                    await self._respite()
+
+    async def _respite(self) -> None:
+        before, ends = dict(self.answered), time.monotonic() + RESPITE_S
+        while not self.over and time.monotonic() < ends:
+            if all(self.answered[tenant] > count for tenant, count in before.items()):
+                return
+            await asyncio.sleep(0.05)
 
     async def _attack_gateways(self, gateways: list[Gateway]) -> None:
         while not self.over:
@@ -196,7 +214,8 @@ class Attack:
                 [left] = await ledger.left(tenant, (limit,))
                 await self._judge_tenant(tenant, bound, self.limit - left.left, store)
         self._must(not self.backend.unlimited, f"asked without a limit: {self.backend.unlimited[:3]}")
-        self.outcome.notes |= {"calls": self.backend.calls, "statuses": self.statuses, "processes": processes}
+        self.outcome.notes |= {"calls": self.backend.calls, "answered": self.answered, "statuses": self.statuses}
+        self.outcome.notes["processes"] = processes
 
     async def _judge_tenant(self, tenant: str, bound: int, booked: int, store: Store) -> None:
         billed = sum(count for tag, count in self.backend.billed.items() if tag.startswith(f"{tenant}-"))
@@ -290,8 +309,9 @@ def main() -> int:
         started = time.monotonic()
         try:
             outcome = asyncio.run(attack(seed, seconds=arguments.seconds, kind=arguments.kind, keep=arguments.keep))
-        except RuntimeError as fault:
-            outcome = Outcome(seed, arguments.kind or KINDS[seed % len(KINDS)], 0, broken=[str(fault)])
+        except (RuntimeError, TimeoutError) as fault:  # something that it needs did not start
+            kind = arguments.kind or KINDS[seed % len(KINDS)]
+            outcome = Outcome(seed, kind, 0, broken=[str(fault) or f"{type(fault).__name__}: a store did not start"])
         verdict = "broken" if outcome.broken else "held"
         broken += bool(outcome.broken)
         spent += outcome.notes.get("statuses", {}).get(429, 0) > 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import SettingsError, StoreUnavailable
+from gateway.errors import SettingsError, StoreRefused, StoreUnavailable
 from gateway.store.client import ScriptCall, Store
 from gateway.store.embedded import EmbeddedValkey
 from gateway.store.script import Script
@@ -99,6 +99,14 @@ async def test_connection_cut_after_a_script_ran(store, valkey_url, tmp_path):
             await through.scripts([ScriptCall(COUNT, [BOOKED], [])] * 2)
         assert proxy.cut == 2
     assert await store.get(BOOKED) == b"4"  # 1 before, 1 alone, 2 in the batch
+
+
+async def test_group_that_is_there_already_is_refused_for_good(store):
+    """A server's word that only begins like one for a passing trouble (BUSYGROUP, BUSY) is a refusal, not that."""
+    await store.command("XGROUP", "CREATE", "fd1:{g}:queue", "gateways", "0", "MKSTREAM")
+    with pytest.raises(StoreRefused, match="BUSYGROUP"):
+        await store.command("XGROUP", "CREATE", "fd1:{g}:queue", "gateways", "0", "MKSTREAM")
+    assert store.healthy
 
 
 async def test_refused_command_does_not_open_the_circuit(store):
