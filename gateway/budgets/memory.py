@@ -54,6 +54,10 @@ class TenantMemory:
         self.heard_at_s = time.monotonic()
         counters = self.counters
         for field, limit in zip(terms.fields, terms.limits, strict=True):
+            old = counters.get(field)
+            if old is not None and old.seq > seq and old.epoch == epoch:  # answers may be understood out of turn
+                first += 3
+                continue
             counters[field] = Told(epoch, seq, answer[first], answer[first + 1], answer[first + 2], limit)
             first += 3
         if len(counters) > _MOST_COUNTERS:
@@ -66,7 +70,7 @@ class TenantMemory:
         counters = self.counters
         for field in terms.fields:
             old = counters.get(field)
-            if old is not None and old.start_s == answer[first]:
+            if old is not None and old.start_s == answer[first] and old.seq <= seq:
                 counters[field] = Told(epoch, seq, old.start_s, answer[first + 1], old.end_s, old.limit)
             first += 2
 

@@ -30,6 +30,7 @@ import aiohttp
 import msgspec
 
 from gateway.budgets.allowance import SHARE
+from gateway.budgets.books import Books
 from gateway.budgets.ledger import Ledger
 from gateway.budgets.limit import Limit
 from gateway.budgets.terms import tenant_keys
@@ -44,7 +45,7 @@ FEWEST_CALLS, FEWEST_ANSWERS = 100, 40
 """Of the backend in one attack, and for each tenant (a refusal for its budget is one too): on a busy machine it goes on
 until then, three times as long at most."""
 RESPITE_S = 8.0
-"""How long the store is left alone, at most, until both tenants are served again: one that never serves proves little."""
+"""How long the store is left alone, at most, until both tenants are served again: else little is spent, or proved."""
 STEPS_S = (-86_400 * 40, -3_600, -60, 0, 60, 3_600, 86_400 * 40)
 
 
@@ -58,6 +59,8 @@ class Outcome:
     broken: list[str] = field(default_factory=list)
     notes: dict = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
+    books: dict[str, list[str]] = field(default_factory=dict)
+    """Counters and usage log of each tenant, to be kept where a rule did not hold."""
 
 
 class Attack:
@@ -220,6 +223,8 @@ class Attack:
     async def _judge_tenant(self, tenant: str, bound: int, booked: int, store: Store) -> None:
         billed = sum(count for tag, count in self.backend.billed.items() if tag.startswith(f"{tenant}-"))
         entries = await self._usage_log(store, tenant)
+        counters = await Books(store).counters(tenant)
+        self.outcome.books[tenant] = [str(row) for row in (*counters, *entries)]
         logged = sum(entry["counted"] for entry in entries)
         unseen = self._compare(tenant, entries)
         self.outcome.notes[tenant] = {"billed": billed, "booked": booked, "logged": logged, "unseen": unseen}
@@ -253,10 +258,12 @@ class Attack:
 
     async def _usage_log(self, store: Store, tenant: str) -> list[dict]:
         found = []
-        for _, words in await store.command("XRANGE", tenant_keys(tenant)[3], "-", "+"):
+        for at, words in await store.command("XRANGE", tenant_keys(tenant)[3], "-", "+"):
             entry = dict(zip(words[::2], words[1::2], strict=True))
             found.append(
                 {
+                    "noted": at.decode(),
+                    "taken_us": int(float(entry[b"taken_us"])),
                     "id": entry[b"id"].decode(),
                     "how": entry[b"how"].decode(),
                     "tokens": int(entry[b"tokens"]),
@@ -283,14 +290,16 @@ async def attack(seed: int, *, seconds: float, kind: str | None, keep: Path | No
         folder = Path(name)
         outcome = await Attack(seed, seconds=seconds, kind=kind).run(folder)
         if outcome.broken and keep is not None:
-            await asyncio.to_thread(_keep_logs, folder, keep, seed)
+            await asyncio.to_thread(_keep_logs, folder, keep, outcome)
     return outcome
 
 
-def _keep_logs(folder: Path, keep: Path, seed: int) -> None:
+def _keep_logs(folder: Path, keep: Path, outcome: Outcome) -> None:
     keep.mkdir(parents=True, exist_ok=True)
     for log in folder.glob("gateway-*/log"):
-        (keep / f"seed-{seed}-{log.parent.name}.log").write_bytes(log.read_bytes())
+        (keep / f"seed-{outcome.seed}-{log.parent.name}.log").write_bytes(log.read_bytes())
+    for tenant, rows in outcome.books.items():
+        (keep / f"seed-{outcome.seed}-books-{tenant}.txt").write_text("\n".join(rows) + "\n")
 
 
 def main() -> int:

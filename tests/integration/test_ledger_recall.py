@@ -12,7 +12,8 @@ from gateway.budgets.claim import Claim
 from gateway.budgets.ledger import Ledger
 from gateway.budgets.limit import Limit
 from gateway.budgets.scripts import Scripts
-from gateway.budgets.terms import tenant_keys
+from gateway.budgets.settlements import Settling
+from gateway.budgets.terms import Terms, tenant_keys
 from gateway.errors import BudgetSpent, StoreUnavailable
 from gateway.inference.deployment import FREE
 from gateway.inference.usage import Usage
@@ -183,6 +184,38 @@ async def test_settlement_whose_answer_was_lost_with_the_store(store, gateways):
     await store.command("FLUSHALL")
     await until_used(one, 300)
     assert entry.hold.charged.tokens == 10
+
+
+async def test_settlement_that_others_told_of_is_not_booked_again(store, gateways):
+    """Executed, answered to nobody, lost by a failover, and told by a gateway that heard more: it counts once."""
+    one, two, _ = gateways
+    await spend(two, 1_000)
+    hold = await one.take(claim())
+    hold.charge(Usage(input_tokens=10), 0)
+    dumped = [(key, await store.command("DUMP", key)) for key in tenant_keys("acme")[:3]]
+    executed = Settling(one._leases._open[hold.id], one._memory, Scripts())
+    assert (await store.script(*executed.call()))[0] == 1
+    await spend(two, 5)
+    for key, data in dumped:
+        await store.command("RESTORE", key, 0, data, "REPLACE")
+    await store.command("HSET", tenant_keys("acme")[0], "run", "another process")
+    await two._recall._look()
+    one.end(hold)
+    one._settler._queue[-1].may_have_run = True
+    await until_used(one, 1_015)
+    assert await store.command("HLEN", tenant_keys("acme")[1]) == 0
+
+
+async def test_answers_that_are_understood_out_of_turn(gateways):
+    """What is remembered of a counter is the newest word on it, in whatever order the answers are looked at."""
+    one, _, _ = gateways
+    await spend(one, 100)
+    memory, told = one._memory.of("acme"), dict(one._memory.of("acme").counters)
+    terms, newest = Terms("acme", LIMITS, ""), told["tokens:month"]
+    older = [newest.start_s, 1, newest.end_s] * 2
+    memory.note(memory.epoch, newest.seq - 1, terms, older, 0)
+    memory.note_spent(memory.epoch, newest.seq - 1, terms, [newest.start_s, 1] * 2, 0)
+    assert memory.counters == told
 
 
 async def test_young_server_and_a_gateway_that_knows_nothing(store, gateways, monkeypatch):

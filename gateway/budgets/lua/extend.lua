@@ -36,6 +36,10 @@ end
 for _, limit in ipairs(record.limits) do
   add(limit[1], limit[3], limit[4], in_unit(limit[2], more_tokens, more_nanousd))
 end
+if record.drain_us > 0 and more_tokens > 0 then -- or its settlement would give back what was never taken
+  local level = level_now(redis.call('HGET', KEYS[1], 'rate:tokens'), record.drain_us)
+  redis.call('HSET', KEYS[1], 'rate:tokens', level_text(level + more_tokens))
+end
 if record.recalled then -- what comes on top was not told by anybody: it is booked by itself
   local at = {}
   for _, limit in ipairs(record.limits) do

@@ -14,8 +14,21 @@ local values = read_ledger(given[11])
 if is_other_epoch() then
   return {2, epoch, now_ms, seq}
 end
+
+-- True when a gateway told of something that this server had lost, after the hold was taken: it may hold the charge already.
+local function may_be_told()
+  local ended = ended_epochs()[taken_in] or 0
+  for _, base in pairs(cmsgpack.unpack(redis.call('HGET', KEYS[1], 'bases'))) do
+    if base[1] > ended then
+      return true
+    end
+  end
+  return false
+end
+
 local packed = redis.call('HGET', KEYS[2], id)
 if packed then
+  local only_more = maybe and taken_in ~= epoch and may_be_told() -- rather too much than too little
   local record = cmsgpack.unpack(packed)
   redis.call('HDEL', KEYS[2], id)
   redis.call('ZREM', KEYS[3], id)
@@ -23,8 +36,11 @@ if packed then
   local reply, at, writes = {1, epoch, now_ms, seq}, {}, {'seq', seq}
   for index, limit in ipairs(record.limits) do
     local field, start, till = limit[1], limit[3], limit[4]
-    local booked = in_unit(limit[2], tokens, nanousd)
-    local difference = booked - in_unit(limit[2], record.tokens, record.nanousd)
+    local reserved = in_unit(limit[2], record.tokens, record.nanousd)
+    local difference = in_unit(limit[2], tokens, nanousd) - reserved
+    if only_more then
+      difference = math.max(0, difference)
+    end
     local value = values[index]
     if field ~= given[11][index] then -- another gateway's version took it
       value = redis.call('HGET', KEYS[1], field)
@@ -34,13 +50,16 @@ if packed then
       writes[#writes + 1], writes[#writes + 2] = field, text
     end
     reply[#reply + 1], reply[#reply + 2] = begun, spent
-    at[#at + 1] = {field, start, till, record.recalled and difference or booked}
+    at[#at + 1] = {field, start, till, record.recalled and difference or reserved + difference}
   end
   redis.call('HSET', KEYS[1], unpack(writes))
-  if record.drain_us > 0 and tokens < record.tokens then
+  if record.drain_us > 0 and tokens ~= record.tokens then
     -- Given back is only what cannot have drained since: so the level is never lower than if the charge had been known.
-    local back = record.tokens - tokens - (now_us - record.taken_us) * record.drain_us
+    local back = record.tokens - tokens
     if back > 0 then
+      back = math.max(0, back - (now_us - record.taken_us) * record.drain_us)
+    end
+    if back ~= 0 then
       local level = level_now(redis.call('HGET', KEYS[1], 'rate:tokens'), record.drain_us)
       redis.call('HSET', KEYS[1], 'rate:tokens', level_text(math.max(0, level - back)))
     end
