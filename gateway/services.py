@@ -186,6 +186,11 @@ class Services:
 
     def finish(self, record: RequestRecord) -> None:
         """One request is over: one log line, the metrics, and for a while its record."""
+        self.metrics.end()
+        self.finish_at_once(record)
+
+    def finish_at_once(self, record: RequestRecord) -> None:
+        """As `finish`, for a request that was answered in the moment of its arrival: it was never in flight."""
         self.metrics.observe(record)
         self.log.write(record)
         if record.surface:
@@ -193,14 +198,12 @@ class Services:
 
     def finish_unasked(self, record: RequestRecord) -> None:
         """An answer is there that no request waited for: what it cost is told all the same."""
-        self.metrics.begin()
         self.metrics.observe(record)
         self.log.write(record)
 
     def finish_job(self, record: RequestRecord) -> None:
         """An answer is there that its request did not wait for: its tenant can look up what it cost."""
-        self.metrics.begin()
-        self.finish(record)
+        self.finish_at_once(record)
 
     async def renew_tenants(self) -> None:
         """Have the tenants of the store in force as they are known now."""

@@ -13,7 +13,7 @@ from gateway.server.api.health import metrics
 from gateway.server.api.routes import SURFACES, add_routes
 from gateway.server.cors import Cors
 from gateway.server.keys import PROXIES, REPEATS, SERVICES, SHORTCUT, STREAMS
-from gateway.server.middleware import authenticate, boundary, take_shortcut
+from gateway.server.middleware import authenticate, boundary
 from gateway.server.proxies import Proxies
 from gateway.server.repeats import Repeats
 from gateway.server.shortcut import Shortcut
@@ -31,7 +31,7 @@ def build_app(services: Services) -> web.Application:
     guards = (authorize(admin_key_hash(settings)),) if has_admin else ()
     cors = Cors(settings.cors_origins) if settings.cors_origins else None
     app = web.Application(
-        middlewares=(*(() if cors is None else (cors.preflight,)), take_shortcut, boundary, authenticate, *guards),
+        middlewares=(*(() if cors is None else (cors.preflight,)), boundary, authenticate, *guards),
         client_max_size=settings.body_limit_bytes,
     )
     if cors is not None:
@@ -59,7 +59,7 @@ def build_admin_app(services: Services) -> web.Application:
 def _add_answering(app: web.Application) -> None:
     """What handlers that answer need beside the services."""
     app[STREAMS] = Streams()
-    app[SHORTCUT] = Shortcut()
+    app[SHORTCUT] = Shortcut(app[SERVICES])
     app[REPEATS] = {surface.name: Repeats(surface.decode) for surface in SURFACES}
     app.cleanup_ctx.append(_keep_streams_alive)
 

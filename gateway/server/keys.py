@@ -8,7 +8,7 @@ from gateway.inference.request import Surface as SurfaceName
 from gateway.policy.compiled import CompiledPolicy
 from gateway.server.proxies import Proxies
 from gateway.server.repeats import Repeats
-from gateway.server.shortcut import Asked, Shortcut
+from gateway.server.shortcut import Shortcut
 from gateway.server.streaming import StreamReply, Streams
 from gateway.services import Services
 from gateway.telemetry.record import RequestRecord
@@ -18,7 +18,6 @@ SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
 PROXIES: web.AppKey[Proxies] = web.AppKey("proxies", Proxies)
 STREAMS: web.AppKey[Streams] = web.AppKey("streams", Streams)
 SHORTCUT: web.AppKey[Shortcut] = web.AppKey("shortcut", Shortcut)
-ASKED: web.RequestKey[Asked] = web.RequestKey("asked", Asked)
 REPEATS: web.AppKey[dict[SurfaceName, Repeats]] = web.AppKey("repeats", dict[SurfaceName, Repeats])
 POLICY: web.RequestKey[CompiledPolicy] = web.RequestKey("policy", CompiledPolicy)
 DECISION_HEADERS: web.RequestKey[dict[str, str]] = web.RequestKey("decision headers", dict[str, str])

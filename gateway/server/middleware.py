@@ -23,7 +23,6 @@ from gateway.errors import (
 from gateway.server.error_shape import error_shape
 from gateway.server.identity import identify, identify_token, token_in
 from gateway.server.keys import (
-    ASKED,
     DECISION_HEADERS,
     IDENTITY,
     POLICY,
@@ -31,10 +30,8 @@ from gateway.server.keys import (
     RECORD,
     REPLY,
     SERVICES,
-    SHORTCUT,
     STARTED,
 )
-from gateway.server.shortcut import LONGEST_BODY, Asked
 from gateway.server.streaming import StreamReply
 from gateway.telemetry.record import RequestRecord
 
@@ -171,20 +168,4 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
     record = request[RECORD]
     record.tenant, record.key = identity.tenant.name, identity.key
     request[IDENTITY] = identity
-    return await handler(request)
-
-
-@web.middleware
-async def take_shortcut(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer at once what can be; remember what was sent, for the next time."""
-    length, content, services = request.content_length, request.content, request.app[SERVICES]
-    most = min(LONGEST_BODY, services.settings.body_limit_bytes)
-    # Whatever could go wrong with the body is for the boundary to tell, which is not reached yet.
-    is_here = length is not None and length <= most and content.is_eof() and content.exception() is None
-    if is_here and request.method == "POST" and request.content_type != "multipart/form-data":  # that is read in parts
-        asked = Asked(request.raw_path, request.remote, request.raw_headers, await request.read())
-        response = request.app[SHORTCUT].answer(asked, services)
-        if response is not None:
-            return response
-        request[ASKED] = asked
     return await handler(request)

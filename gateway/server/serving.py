@@ -7,7 +7,7 @@ import time
 from typing import TypedDict
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from gateway.cache import control
 from gateway.errors import InvalidRequest
@@ -16,9 +16,9 @@ from gateway.inference.events import Event
 from gateway.inference.request import DraftWish, InferenceRequest
 from gateway.pipeline import Exchange
 from gateway.server.body import read_body
+from gateway.server.connections import Connection
 from gateway.server.error_shape import error_shape
 from gateway.server.keys import (
-    ASKED,
     DECISION_HEADERS,
     IDENTITY,
     POLICY,
@@ -63,7 +63,7 @@ async def _stream(http: web.Request, surface: Surface, exchange: Exchange) -> we
         if exchange.repeatable is not None:
             writer = surface.stream(**_answer(surface, exchange))
             body = b"".join([writer.encode(event) for event in exchange.repeatable.found.events]) + writer.end()
-            _remember(http, surface, exchange, body, _headers(http, exchange) | STREAM_HEADERS)
+            await _remember(http, surface, exchange, body, _headers(http, exchange) | STREAM_HEADERS)
         return response
     finally:
         streams.discard(reply)
@@ -82,16 +82,24 @@ async def _whole(http: web.Request, surface: Surface, exchange: Exchange) -> web
     if surface.finish is not None:
         await surface.finish(http, exchange, encoder)
     body, headers = encoder.body(), _headers(http, exchange)
-    _remember(http, surface, exchange, body, {**headers, "content-type": "application/json"})
+    if exchange.repeatable is not None:
+        await _remember(http, surface, exchange, body, {**headers, "content-type": "application/json"})
     return web.Response(body=body, content_type="application/json", headers=headers)
 
 
-def _remember(http: web.Request, surface: Surface, exchange: Exchange, body: bytes, headers: dict[str, str]) -> None:
+async def _remember(
+    http: web.Request, surface: Surface, exchange: Exchange, body: bytes, headers: dict[str, str]
+) -> None:
     """Where this was a hit that may come again, keep its response for the next time."""
-    asked = http.get(ASKED)
-    if asked is not None and surface.finish is None and fixed_bytes(exchange):
-        id_headers = error_shape(http.path, http.headers).id_headers
-        http.app[SHORTCUT].remember(asked, exchange, body, headers, tuple(id_headers))
+    connection = http.protocol
+    said = connection.said(http) if isinstance(connection, Connection) else None
+    is_usual = http.version == HttpVersion11 and http.keep_alive and "expect" not in http.headers
+    if said is None or not is_usual or surface.finish is not None or not fixed_bytes(exchange):
+        return
+    response = web.Response(headers=headers)
+    await http.app.on_response_prepare.send(http, response)  # what is added to all responses
+    id_headers = error_shape(http.path, http.headers).id_headers
+    http.app[SHORTCUT].remember(said, exchange, body, response.headers, tuple(id_headers))
 
 
 class _Answer(TypedDict):

@@ -5,8 +5,8 @@ the answer is kept, the bytes of the response) is remembered with the first hit.
 decision is made anew from the facts of this moment, and must be the same; the cache must still give the very answer.
 Anything else goes the long way. The log, the metrics and the headers are those of any other hit.
 
-The key is everything that the client sent and where it came from, its API key included: nobody is faster for what
-somebody else asked.
+The key is every byte that the client sent and where it came from, its API key included: nobody is faster for what
+somebody else asked. So a connection can ask here before anything of a request is parsed (`connections`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from email.utils import formatdate
 from typing import NamedTuple
 
-from aiohttp import web
+from aiohttp.http import SERVER_SOFTWARE
 
 from gateway.inference.events import Relayed, UsageReported, WholeAnswer
 from gateway.pipeline import Exchange, Repeatable
@@ -25,80 +27,112 @@ from gateway.services import Services
 
 _MOST_BYTES = 16_777_216
 _MOST_ENTRY_BYTES = 262_144
-LONGEST_BODY = 16_384
-"""Bytes; a longer one seldom comes twice, and hashing it costs."""
+LONGEST = 20_480
+"""Bytes of a request, head and body; a longer one seldom comes twice, and hashing it costs."""
+HEAD_END = b"\r\n\r\n"
 _OWN_BYTES = 4_096
 """About what an entry takes beside its request and its answer."""
 
 
-class Asked(NamedTuple):
-    """All that a client sent, and from where."""
+class Said(NamedTuple):
+    """All that a client sent, from the first byte of the request to its last, and from where."""
 
-    path: str
-    remote: str | None
-    headers: tuple[tuple[bytes, bytes], ...]
-    body: bytes
+    peer: str
+    request: bytes
+
+    @property
+    def head(self) -> Said:
+        """The same without the body."""
+        return Said(self.peer, self.request[: self.request.find(HEAD_END) + len(HEAD_END)])
 
 
 class _Known(NamedTuple):
     repeatable: Repeatable
+    head: bytes
+    """Status and headers, but for those that differ from response to response."""
+    id_headers: tuple[bytes, ...]
     body: bytes
-    headers: dict[str, str]
-    id_headers: tuple[str, ...]
     size: int
 
 
 class Shortcut:
     """The hits of a worker that may come again, the least recently used forgotten beyond a number of bytes."""
 
-    def __init__(self) -> None:
-        self._known: OrderedDict[Asked, _Known] = OrderedDict()
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._known: OrderedDict[Said, _Known] = OrderedDict()
+        self._heads: Counter[Said] = Counter()
         self._bytes = 0
+        self._second = 0
+        self._date = b""
 
     def remember(
-        self, asked: Asked, exchange: Exchange, body: bytes, headers: dict[str, str], id_headers: tuple[str, ...]
+        self, said: Said, exchange: Exchange, body: bytes, headers: Mapping[str, str], id_headers: tuple[str, ...]
     ) -> None:
-        """A request was answered from the cache with this body."""
+        """A request was answered from the cache with this body under these headers."""
         repeatable = exchange.repeatable
-        size = len(asked.body) + len(body) + _OWN_BYTES
+        size = len(said.request) + len(body) + _OWN_BYTES
         if repeatable is None or size > _MOST_ENTRY_BYTES:
             return
-        self._forget(asked)
-        headers = {name: value for name, value in headers.items() if name not in id_headers and name != "age"}
-        self._known[asked] = _Known(repeatable, body, headers, id_headers, size)
+        self._forget(said)
+        differ = {*id_headers, "age", "date", "content-length"}
+        fixed = {name: value for name, value in headers.items() if name.lower() not in differ}
+        fixed |= {"Content-Length": str(len(body)), "Server": SERVER_SOFTWARE}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fixed.items())
+        self._known[said] = _Known(
+            repeatable=repeatable,
+            head=f"HTTP/1.1 200 OK\r\n{lines}".encode(),
+            id_headers=tuple(f"{name}: ".encode() for name in id_headers),
+            body=body,
+            size=size,
+        )
+        self._heads[said.head] += 1
         self._bytes += size
         while self._bytes > _MOST_BYTES:
             self._forget(next(iter(self._known)))
 
-    def answer(self, asked: Asked, services: Services) -> web.Response | None:
+    def begins(self, said: Said) -> bool:
+        """Whether this is the head of a request whose body may follow."""
+        return said in self._heads
+
+    def answer(self, said: Said) -> bytes | None:
         """The response, if everything that it depends on is as it was; None: go the long way."""
-        known = self._known.get(asked)
+        known, services = self._known.get(said), self._services
         if known is None or services.draining:
             return None
         started = asyncio.get_running_loop().time()
-        repeatable = known.repeatable
+        repeatable, now = known.repeatable, time.time()
         until = repeatable.exchange.identity.until
-        if until is not None and time.time() >= until:
-            self._forget(asked)
+        is_over = until is not None and now >= until
+        is_as_it_was = repeatable.exchange.policy is services.policy.current and not is_over
+        if not is_as_it_was or not services.pipeline.holds(repeatable):
+            self._forget(said)
             return None
-        if repeatable.exchange.policy is not services.policy.current or not services.pipeline.holds(repeatable):
-            self._forget(asked)
-            return None
-        self._known.move_to_end(asked)
+        self._known.move_to_end(said)
         record = repeatable.exchange.record.copy()
         record.request_id = f"req-{os.urandom(12).hex()}"
-        headers = dict.fromkeys(known.id_headers, record.request_id) | known.headers
-        headers["age"] = str(int(repeatable.found.age_s))
         record.status = 200
         record.final_ttft_s = record.e2e_s = asyncio.get_running_loop().time() - started
-        services.metrics.begin()
-        services.finish(record)
-        return web.Response(body=known.body, headers=headers)
+        services.finish_at_once(record)
+        request_id = record.request_id.encode()
+        ids = b"".join([b"%b%b\r\n" % (name, request_id) for name in known.id_headers])
+        last = (int(repeatable.found.age_s), self._date_at(int(now)), known.body)
+        return known.head + ids + b"age: %d\r\nDate: %b\r\n\r\n%b" % last
 
-    def _forget(self, asked: Asked) -> None:
-        known = self._known.pop(asked, None)
-        if known is not None:
-            self._bytes -= known.size
+    def _date_at(self, second: int) -> bytes:
+        if second != self._second:
+            self._second, self._date = second, formatdate(second, usegmt=True).encode()
+        return self._date
+
+    def _forget(self, said: Said) -> None:
+        known = self._known.pop(said, None)
+        if known is None:
+            return
+        self._bytes -= known.size
+        head = said.head
+        self._heads[head] -= 1
+        if not self._heads[head]:
+            del self._heads[head]
 
 
 def fixed_bytes(exchange: Exchange) -> bool:

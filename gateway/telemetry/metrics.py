@@ -167,12 +167,15 @@ class Metrics:
         self._cache_work.of(what).inc()
 
     def begin(self) -> None:
-        """A request has arrived; `observe` ends it."""
+        """A request has arrived; `end` is called when it is over."""
         self._in_flight.inc()
 
-    def observe(self, record: RequestRecord) -> None:
-        """Count one request that is over and was announced by `begin`."""
+    def end(self) -> None:
+        """A request that was announced by `begin` is over."""
         self._in_flight.dec()
+
+    def observe(self, record: RequestRecord) -> None:
+        """Count one request that is over."""
         route = record.route
         self._requests.of(route, record.mode, f"{record.status // 100}xx").inc()
         if record.error:

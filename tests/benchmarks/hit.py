@@ -15,10 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from aiohttp import web
-
 from gateway.policy.store import PolicyStore
 from gateway.server.app import build_app
+from gateway.server.connections import Runner
 from gateway.services import Machine, open_services
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedValkey
@@ -90,7 +89,7 @@ async def _measure(server, data: bytes) -> float:
     async def ask() -> None:
         before = len(transport.writes)
         protocol.data_received(data)
-        while len(transport.writes) == before or protocol._messages or protocol._current_request is not None:
+        while len(transport.writes) == before or protocol._messages or protocol._waiter is None:
             await asyncio.sleep(0)
 
     await ask()
@@ -117,7 +116,7 @@ async def main(folder: Path) -> None:
             PolicyStore(settings.policies, {}) as policy,
             open_services(settings, Machine(store_url=store.url, edge_socket=None), policy) as services,
         ):
-            runner = web.AppRunner(build_app(services), access_log=None, handler_cancellation=True)
+            runner = Runner(build_app(services), access_log=None, handler_cancellation=True)
             await runner.setup()
             for kind in ("plain", "streamed"):
                 cost = await _measure(runner.server, _request(stream=kind == "streamed"))

@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 
 from gateway.pipeline import Pipeline
+from gateway.server.connections import Connection
 from gateway.server.shortcut import Shortcut
 from tests.gateway_fixture import KEY, OTHER_KEY, policy_text
 from tests.upstream.script import Script
@@ -29,8 +30,8 @@ def taken(monkeypatch):
     answers = []
     answer = Shortcut.answer
 
-    def watched(self, asked, services):
-        response = answer(self, asked, services)
+    def watched(self, said):
+        response = answer(self, said)
         if response is not None:
             answers.append(response)
         return response
@@ -207,3 +208,144 @@ async def test_memory_is_bounded(gateway, http, monkeypatch):
             await ask(http, gateway, text=f"prompt {number}")
     assert max(size for _, size in kept) <= 30_000
     assert 1 < kept[-1][0] < 12
+
+
+def raw(text="Hi", key=KEY):
+    """A request as a client writes it, in two pieces: head and body."""
+    fields = {"model": "large", "messages": [{"role": "user", "content": text}], "temperature": 0}
+    body = json.dumps(fields).encode()
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode(), body
+
+
+class Line:
+    """A connection to a gateway."""
+
+    def __init__(self, reader, writer):
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, *pieces, pause_s=0.01):
+        """Write pieces so that each is read by itself."""
+        for number, piece in enumerate(pieces):
+            if number:
+                await asyncio.sleep(pause_s)
+            self._writer.write(piece)
+            await self._writer.drain()
+
+    async def response(self):
+        """Status, head and body of the next response."""
+        async with asyncio.timeout(10):
+            head = await self._reader.readuntil(b"\r\n\r\n")
+            length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])
+            return int(head.split()[1]), head, await self._reader.readexactly(length)
+
+
+@pytest.fixture
+async def line(gateway):
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rsplit(":", 1)[1]))
+    yield Line(reader, writer)
+    writer.close()
+    await writer.wait_closed()
+
+
+async def ask_raw(line, *pieces, times=1):
+    got = []
+    for _ in range(times):
+        await line.send(*pieces)
+        got.append(await line.response())
+    return got
+
+
+async def test_head_and_body_apart(line, taken):
+    """Most clients send them so; it is the same request, and the same short way."""
+    head, body = raw()
+    answers = await ask_raw(line, head, body, times=4)
+    answers += await ask_raw(line, head + body, times=2)
+    assert len(taken) == 4
+    assert {(status, answer) for status, _, answer in answers} == {(200, answers[0][2])}
+
+
+async def test_a_known_head_with_another_body(line, taken, upstream):
+    """What waited for its body is answered by what the whole request says."""
+    head, body = raw("Hi")
+    await ask_raw(line, head, body, times=3)
+    other = body.replace(b"Hi", b"Ho")
+    for pieces in ((head, other), (head, other[:20], other[20:])):
+        status, shown, _ = (await ask_raw(line, *pieces))[0]
+        assert status == 200
+        assert b"x-firstdraft-cache: hit" in shown or len(upstream.requests) == 2
+    assert len(taken) == 1
+    assert json.loads(upstream.requests[-1].body)["messages"][0]["content"] == "Ho"
+
+
+async def test_a_known_head_whose_body_is_late(line, taken):
+    """It waits for a moment only, and then is a request as any other."""
+    head, body = raw()
+    await ask_raw(line, head, body, times=3)
+    await line.send(head, body, pause_s=0.3)
+    assert (await line.response())[0] == 200
+    assert len(taken) == 1
+    await ask_raw(line, head, body)
+    assert len(taken) == 2
+
+
+async def test_several_requests_at_once(line, taken):
+    """Pipelined requests are answered one by one, in their order, each with what it asked for."""
+    first, second = b"".join(raw("one")), b"".join(raw("two"))
+    bodies = [(await ask_raw(line, whole, times=3))[-1][2] for whole in (first, second)]
+    before = len(taken)
+    assert before == 2
+    await line.send(first + second + first)
+    assert [(await line.response())[2] for _ in range(3)] == [bodies[0], bodies[1], bodies[0]]
+    await line.send(first + second[:40], second[40:])
+    assert [(await line.response())[2] for _ in range(2)] == bodies
+    await line.send(first)
+    assert (await line.response())[2] == bodies[0]
+    assert len(taken) == before
+
+
+async def test_a_request_while_another_runs(line, taken, upstream):
+    """An answer is never kept under the bytes of the request that came after it."""
+    slow, quick = b"".join(raw("slow")), b"".join(raw("quick"))
+    upstream.default = Script(text="Slow.", think_s=0.3)
+    await line.send(slow, quick, pause_s=0.1)
+    said = [(await line.response())[2] for _ in range(2)]
+    for _ in range(3):
+        assert [(await ask_raw(line, whole))[0][2] for whole in (slow, quick)] == said
+
+
+async def test_an_invalid_request_after_hits(line, taken):
+    """It is refused as ever, and in the URL's schema."""
+    head, body = raw()
+    await ask_raw(line, head, body, times=3)
+    await line.send(head.replace(b"HTTP/1.1", b"HTTP/x") + body)
+    status, _, answer = await line.response()
+    assert status == 400
+    assert json.loads(answer)["error"]["code"] == "invalid_http"
+
+
+async def test_a_client_that_does_not_read(gateway, taken, monkeypatch):
+    """Who asks on without reading is answered when it reads: what waits for it stays small."""
+    made = []
+    connection_made = Connection.connection_made
+
+    def watched(self, transport):
+        made.append(self)
+        connection_made(self, transport)
+
+    monkeypatch.setattr(Connection, "connection_made", watched)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rsplit(":", 1)[1]))
+    line, whole = Line(reader, writer), b"".join(raw())
+    await ask_raw(line, whole, times=3)
+    made[-1].pause_writing()
+    await line.send(whole, whole)
+    await asyncio.sleep(0.2)
+    assert len(taken) == 1
+    made[-1].resume_writing()
+    assert [(await line.response())[0] for _ in range(2)] == [200, 200]
+    writer.close()
+    await writer.wait_closed()

@@ -20,7 +20,6 @@ def observed(*attempts, number=10, metrics=None, **facts):
     metrics = metrics or Metrics()
     for _ in range(number):
         fields = {"route": "chat", "mode": "cloud_only", "status": 200, "deployment": "gpu/large", **facts}
-        metrics.begin()
         metrics.observe(RequestRecord(request_id="r", attempts=list(attempts), **fields))
     return metrics
 
