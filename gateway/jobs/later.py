@@ -140,6 +140,7 @@ class Later:
         self._on_end = on_end
         self._jobs: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._forgetting: set[asyncio.Task[None]] = set()
         self._draining = False
 
     async def __aenter__(self) -> Self:
@@ -154,6 +155,9 @@ class Later:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         making = [job.task for job in self._jobs.values() if job.task is not None]
+        if self._forgetting:
+            await asyncio.wait(tuple(self._forgetting), timeout=_GIVE_UP_S)
+        making += self._forgetting
         for task in (*self._tasks, *making):
             task.cancel()
         if tasks := (*self._tasks, *making):
@@ -194,8 +198,8 @@ class Later:
             if job.refused is None:
                 await self._records.create(job.name, asked)
                 job.kept.set()
-        except BaseException:
-            job.end("lost")
+        except BaseException:  # nobody was told of it, whether the store has it or not
+            self._forget(job)
             raise
         finally:
             record.take_decision(job.record)
@@ -208,13 +212,12 @@ class Later:
         """The draft, as soon as it is whole; None: there is none, or the final was faster."""
         try:
             await job.shown.wait()
+            if job.draft is not None:
+                with contextlib.suppress(StoreUnavailable):
+                    await self._records.note_draft(job.name, job.draft)
         except asyncio.CancelledError:  # whoever asked left before he knew what to ask for
-            await self._records.delete(job.name)
-            job.end("lost")
+            self._forget(job)
             raise
-        if job.draft is not None:
-            with contextlib.suppress(StoreUnavailable):
-                await self._records.note_draft(job.name, job.draft)
         return job.draft
 
     async def get(self, tenant: str, answer_id: str, *, wait_s: float = 0.0) -> Kept | None:
@@ -259,6 +262,23 @@ class Later:
         if deleted:
             await self.news.tell(CANCELLED, name)
         return deleted
+
+    def _forget(self, job: Job) -> None:
+        """Nobody will ask for it: end it, and have the store forget it, as soon as it can."""
+        job.end("lost")
+        task = asyncio.create_task(self._delete_at_last(job.name), name="later: forget")
+        self._forgetting.add(task)
+        task.add_done_callback(self._forgetting.discard)
+
+    async def _delete_at_last(self, name: str) -> None:
+        end = asyncio.get_running_loop().time() + _WRITE_FOR_S
+        while asyncio.get_running_loop().time() < end:
+            try:
+                await self._records.delete(name)
+            except StoreUnavailable:
+                await asyncio.sleep(_STORE_PAUSE_S)
+            else:
+                return
 
     def _start(self, job: Job) -> Job:
         self._jobs[job.name] = job

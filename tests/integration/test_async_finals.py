@@ -7,6 +7,8 @@ import time
 import httpx
 import pytest
 
+from gateway.errors import StoreUnavailable
+from gateway.jobs.later_records import _LIST as LIST
 from tests.gateway_fixture import KEY, OTHER_KEY, policy_text
 from tests.upstream.script import Script
 
@@ -167,6 +169,38 @@ async def test_the_client_that_leaves_before_202_cancels(start_gateway, upstream
             await asking
         await until(lambda: upstream.open == 0)
     await until(lambda: gateway.services.jobs.later.running == 0)
+
+
+@pytest.mark.parametrize("how", ["the client leaves", "the answer is lost"])
+async def test_what_was_kept_while_its_client_was_told_nothing_is_forgotten(
+    start_gateway, upstream, client, store, monkeypatch, how
+):
+    """The store has it, its client has not heard of it: it is ended, and no other gateway begins it anew."""
+    upstream.default = Script(text="Paris.", think_s=20.0)
+    gateway = await start_gateway(policy_text(upstream.base_url), edge=False, lease_s=1.0)
+    listed, command = asyncio.Event(), gateway.services.store.command
+
+    async def lost(*words):
+        answer = await command(*words)
+        if words[0] == "SADD" and words[1] == LIST:
+            listed.set()
+            if how == "the answer is lost":
+                raise StoreUnavailable("lost")
+            await asyncio.Event().wait()
+        return answer
+
+    monkeypatch.setattr(gateway.services.store, "command", lost)
+    asking = asyncio.create_task(client.post(gateway.url + URL, json=BODY, headers=ASYNC))
+    await listed.wait()
+    if how == "the client leaves":
+        asking.cancel()
+    else:
+        assert (await asking).status_code == 503
+    await until(lambda: upstream.open == 0 and gateway.services.jobs.later.running == 0)
+    async with asyncio.timeout(5):
+        while await store.command("KEYS", "fd1:later:*") or await store.command("SMEMBERS", LIST):
+            await asyncio.sleep(0.05)
+    assert len(upstream.requests) == 1
 
 
 async def test_a_streamed_request_is_streamed(start_gateway, upstream, client):
