@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 
 from gateway.cache.control import CacheControl
@@ -18,7 +20,7 @@ class Who(msgspec.Struct, frozen=True, kw_only=True):
     key: str = ""
     """The key's name."""
     key_in_policy: bool = False
-    """The key stood in the policy when it was used: once it is removed, nothing more is done in its name."""
+    """The key stood in the policy when it was used: once it is removed, or over, nothing more is done in its name."""
     labels: tuple[str, ...] = ()
     """Labels that its tenant had then."""
     feature: str = ""
@@ -31,13 +33,13 @@ class Who(msgspec.Struct, frozen=True, kw_only=True):
         """Whom it stands for under the policy that is in force now; labels of then are kept, none is lost.
 
         Raises:
-            Unauthenticated: there is no such tenant any more, or its key was removed.
+            Unauthenticated: there is no such tenant any more, or its key was removed or is over.
         """
         known = policy.tenants.get(self.tenant)
         if known is None:
             raise Unauthenticated("The tenant that asked for this is not known here any more.")
         if self.key_in_policy and not policy_has_key(policy, self.tenant, self.key):
-            raise Unauthenticated("The API key that this was asked for with has been removed.")
+            raise Unauthenticated("The API key that this was asked for with has been removed, or is over.")
         tenant = msgspec.structs.replace(known.tenant, labels=known.tenant.labels | frozenset(self.labels))
         return Identity(tenant=tenant, key=self.key)
 
@@ -60,5 +62,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def policy_has_key(policy: CompiledPolicy, tenant: str, key: str) -> bool:
-    """A key of that name of the tenant's stands in the policy."""
-    return any((tenant, key) == owner[:2] for owner in policy.keys.values())
+    """A key of that name of the tenant's stands in the policy, and is not over."""
+    now = time.time()
+    return any(
+        (tenant, key) == owner[:2] and (owner.not_after is None or now < owner.not_after)
+        for owner in policy.keys.values()
+    )

@@ -43,6 +43,8 @@ class TenantRegistry:
         self._put = Script.read("gateway.tenants", "put", "put.lua")
         self._restore = Script.read("gateway.tenants", "restore", "restore.lua")
         self._known: dict[str, Known] = {}
+        self._seen: dict[str, int] = {}
+        """The revisions that were read, also of records that are unreadable here."""
         self._newest = 0
         self._reading = asyncio.Lock()
 
@@ -54,15 +56,21 @@ class TenantRegistry:
     async def look(self) -> bool:
         """Read what has changed. True when something had. Raises StoreUnavailable."""
         async with self._reading:
-            changed = await self._store.command("ZRANGEBYSCORE", _REVISIONS, f"({self._newest}", "+inf", "WITHSCORES")
-            names = [name.decode() for name in changed[::2]]
-            revisions = [int(float(revision)) for revision in changed[1::2]]
-            for begin in range(0, len(names), _AT_ONCE):
-                part = names[begin : begin + _AT_ONCE]
-                records = await self._store.command("HMGET", _RECORDS, *part)
-                for name, revision, data in zip(part, revisions[begin:], records, strict=False):
-                    self._take(name, revision, data)
-            return bool(names)
+            changed = await self._read(f"({self._newest}")
+            if await self._store.command("ZCARD", _REVISIONS) > len(self._seen):  # some were given back: they are older
+                changed = await self._read("-inf") or changed
+            return changed
+
+    async def _read(self, first: str) -> bool:
+        """Read what has a revision from `first` on, where it is newer than what is known. True where there is any."""
+        answer = await self._store.command("ZRANGEBYSCORE", _REVISIONS, first, "+inf", "WITHSCORES")
+        found = {name.decode(): int(float(score)) for name, score in zip(answer[::2], answer[1::2], strict=True)}
+        names = [name for name, revision in found.items() if self._seen.get(name, 0) < revision]
+        for begin in range(0, len(names), _AT_ONCE):
+            part = names[begin : begin + _AT_ONCE]
+            for name, data in zip(part, await self._store.command("HMGET", _RECORDS, *part), strict=True):
+                self._take(name, found[name], data)
+        return bool(names)
 
     async def change(self, name: str, changed: Callable[[StoredTenant | None], StoredTenant]) -> StoredTenant:
         """Write what `changed` makes of the record (None: there is none); asked again where another was faster.
@@ -116,6 +124,7 @@ class TenantRegistry:
 
     def _take(self, name: str, revision: int, data: object) -> None:
         """Note a record. One that cannot be read leaves what was known: a newer gateway may have written it."""
+        self._seen[name] = revision
         self._newest = max(self._newest, revision)
         if not isinstance(data, bytes):
             return

@@ -8,6 +8,8 @@ import aiohttp
 import pytest
 
 from gateway.tenants import registry
+from gateway.tenants.registry import TenantRegistry
+from gateway.tenants.stored import StoredTenant
 from tests.gateway_fixture import policy_text
 
 BODY = {"model": "large", "messages": [{"role": "user", "content": "hello"}]}
@@ -126,6 +128,23 @@ async def test_tenants_survive_a_store_that_loses_them(gateway, store):
     await fresh.look()
     assert set(fresh.tenants) == {"globex"}
     assert await ask(gateway, gone) == 401
+
+
+async def test_what_is_given_back_piece_by_piece_is_read_by_who_has_just_started(store):
+    """A worker that read the newest records while older ones were still to come reads those too, in any order."""
+    before = TenantRegistry(store)
+    for name in ("one", "two", "three"):
+        await before.change(name, lambda _: StoredTenant())
+    known = {name: (one.revision, one.data) for name, one in before._known.items()}
+    await store.command("FLUSHALL")
+    fresh = TenantRegistry(store)
+    for names in (["three"], ["one", "two"]):
+        words = [word for name in names for word in (name, *known[name])]
+        await store.script(before._restore, registry._KEYS, words)
+        assert await fresh.look()
+        assert set(names) <= set(fresh.tenants)
+    assert set(fresh.tenants) == {"one", "two", "three"}
+    assert not await fresh.look()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
+import time
+
 import pytest
 
 from gateway.errors import Unauthenticated
 from gateway.jobs.asked import Who, policy_has_key
 from gateway.policy.load import load_policy
+from gateway.tenants.tenant import KeyOwner
 from tests.gateway_fixture import policy_text
 
 
@@ -37,3 +40,16 @@ def test_a_key_stands_in_the_policy_by_its_name(policy):
     assert policy_has_key(policy, "other", "prod")
     assert not policy_has_key(policy, "acme", "removed")
     assert not policy_has_key(policy, "gone", "prod")
+
+
+def test_a_key_that_is_over_stands_for_nobody(policy):
+    """When a key's `not_after` has passed, what was begun with it ends; another key of its name keeps it going."""
+    who = Who(tenant="acme", key="prod", key_in_policy=True)
+    over = KeyOwner("acme", "prod", time.time() - 1)
+    digests = [digest for digest, owner in policy.keys.items() if owner[:2] == ("acme", "prod")]
+    for digest in digests:
+        policy.keys[digest] = over
+    with pytest.raises(Unauthenticated, match="is over"):
+        who.identity(policy)
+    policy.keys["f" * 64] = KeyOwner("acme", "prod", time.time() + 60)
+    assert who.identity(policy).key == "prod"
