@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -28,6 +27,7 @@ from gateway.budgets.ledger import Ledger
 from gateway.cache.flights import Flights
 from gateway.cache.prompts import PromptCache
 from gateway.cache.sealing import Sealer, read_keys
+from gateway.cache.secret import follow_secret, shared_secret
 from gateway.conversations.kept import Conversations
 from gateway.edge.client import EdgeClient
 from gateway.edge.group import EdgeGroup
@@ -298,7 +298,7 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
         edges = await _open_edges(stack, machine)
         health = Health(time.monotonic, metrics.health_changed)
         backends = await stack.enter_async_context(Backends(edges, Confidence(settings.state), health=health))
-        secret = await _cache_secret(store)
+        secret = await shared_secret(store)
         cache = await stack.enter_async_context(
             PromptCache(store, secret=secret, sealer=_sealer(settings), on_count=metrics.count_cache)
         )
@@ -309,6 +309,9 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
 
         def finish(record: RequestRecord) -> None:
             services.finish_unasked(record)
+
+        def take_secret(other: bytes) -> None:
+            cache.secret = found_before.secret = other
 
         decisions = DecisionLog(settings.state, settings.record_decisions)
         services = Services(
@@ -336,17 +339,24 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
         stack.callback(services.log.close)
         await _know_tenants(stack, services)
         services.jobs = await stack.enter_async_context(_jobs(services))
-        for work, name in (
-            (_retire_backends(services), "retire backends"),
-            (Tending(backends, lambda: policy.current.deployments).run(), "tend backends"),
-            (_note_warm_edge(services), "note the warm edge"),
-            (_warm_classifiers(services), "warm the classifiers"),
-            (_report_policy(services), "report policy"),
-            (services.registry.follow(services.renew_tenants), "follow tenants"),
-            (decisions.keep_writing(), "record decisions"),
-        ):
-            stack.push_async_callback(_end, asyncio.create_task(work, name=name))
+        work = _background(services, decisions)
+        for coroutine, name in (*work, (follow_secret(store, secret, take_secret), "follow the cache's secret")):
+            stack.push_async_callback(_end, asyncio.create_task(coroutine, name=name))
         yield services
+
+
+def _background(services: Services, decisions: DecisionLog) -> tuple[tuple[Coroutine[Any, Any, None], str], ...]:
+    """What goes on beside the requests as long as the worker lives, with its tasks' names."""
+    deployments = Tending(services.backends, lambda: services.policy.current.deployments)
+    return (
+        (_retire_backends(services), "retire backends"),
+        (deployments.run(), "tend backends"),
+        (_note_warm_edge(services), "note the warm edge"),
+        (_warm_classifiers(services), "warm the classifiers"),
+        (_report_policy(services), "report policy"),
+        (services.registry.follow(services.renew_tenants), "follow tenants"),
+        (decisions.keep_writing(), "record decisions"),
+    )
 
 
 def _jobs(services: Services) -> Jobs:
@@ -433,15 +443,6 @@ async def _know_tenants(stack: AsyncExitStack, services: Services) -> None:
             await services.renew_tenants()
     except StoreUnavailable as error:
         structlog.get_logger().warning("tenants_not_read", reason=error.message)
-
-
-async def _cache_secret(store: Store) -> bytes:
-    """The key of all cache keys: made once, kept in the store, so that replicas find each other's answers."""
-    try:
-        return await store.get_or_create("cache-secret", secrets.token_bytes(32))
-    except StoreUnavailable as error:
-        structlog.get_logger().warning("cache_secret_is_local", reason=error.message)
-        return secrets.token_bytes(32)
 
 
 def _sealer(settings: Settings) -> Sealer | None:

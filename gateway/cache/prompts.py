@@ -107,7 +107,7 @@ class PromptCache:
         self.counts = Counts()
         self.process = secrets.token_hex(8)
         """Begins every token of this process."""
-        self._secret = secret
+        self.secret = secret
         self._on_count = on_count
         self._local = Local()
         self._lookup = Script.read("gateway.cache", "lookup", "lookup.lua")
@@ -156,7 +156,7 @@ class PromptCache:
             extra: what else does, such as retrieved passages.
         """
         return cache_key(
-            self._secret,
+            self.secret,
             request=request,
             tenant=tenant,
             deployment_ids=deployment_ids,

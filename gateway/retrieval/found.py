@@ -47,7 +47,7 @@ class FoundBefore:
 
     def __init__(self, store: Store, secret: bytes, codec: EntryCodec) -> None:
         self._store = store
-        self._secret = secret
+        self.secret = secret
         self._codec = codec
         self._local: OrderedDict[str, tuple[float, _Kept]] = OrderedDict()
         self._random = random.Random()  # noqa: S311 spreads load, hides nothing
@@ -55,7 +55,7 @@ class FoundBefore:
     def key(self, *parts: object) -> str:
         """The key of a search: everything that its result depends on."""
         data = msgspec.msgpack.encode(["found/1", *parts])
-        return hashlib.blake2b(data, digest_size=32, key=self._secret).hexdigest()
+        return hashlib.blake2b(data, digest_size=32, key=self.secret).hexdigest()
 
     async def get(self, key: str) -> Results | None:
         """What was found, if it may still be given."""

@@ -7,7 +7,7 @@ import zlib
 import msgspec
 import pytest
 
-from gateway.cache import local
+from gateway.cache import local, secret
 from gateway.cache.prompts import CacheRule, PromptCache
 from gateway.inference.events import (
     DraftCompleted,
@@ -23,6 +23,7 @@ from gateway.inference.events import (
 )
 from gateway.inference.usage import Usage
 from gateway.store.client import Store
+from tests.store_servers import Server, free_ports
 
 pytestmark = pytest.mark.store
 
@@ -204,3 +205,28 @@ async def test_store_that_is_gone(store):
         await keep(cache, "k", STREAM)
         assert await get(cache, "k") is not None
     assert cache.counts.store_failures == 2
+
+
+async def test_secret_of_a_gateway_that_started_without_its_store(tmp_path, monkeypatch):
+    """It takes the shared one once the store is there, and gives it back to one that lost it; rubbish is no secret."""
+    monkeypatch.setattr(secret, "_EVERY_S", 0.02)
+    server = Server(tmp_path, free_ports(1)[0])
+    taken: list[bytes] = []
+    async with Store(server.url) as store:
+        own = await secret.shared_secret(store)
+        following = asyncio.create_task(secret.follow_secret(store, own, taken.append))
+        async with server:
+            async with Store(server.url, timeout_s=2.0) as other:
+                shared = await secret.shared_secret(other)
+                async with asyncio.timeout(10):
+                    while shared not in {own, *taken}:  # whoever came first: it is one for both
+                        await asyncio.sleep(0.02)
+                    await other.command("FLUSHALL")
+                    while await other.get("fd1:cache-secret") != shared:
+                        await asyncio.sleep(0.02)
+                await other.command("SET", "fd1:cache-secret", "x" * 100)
+                await asyncio.sleep(0.1)
+                assert len(await secret.shared_secret(other)) == 32
+            assert taken in ([], [shared])
+            following.cancel()
+            await asyncio.wait((following,))
