@@ -102,6 +102,16 @@ async def test_hold_and_charge(ledger, store):
     assert (entry["how"], entry["tokens"], entry["input"], entry["output"]) == ("settled", "60", "50", "10")
 
 
+@pytest.mark.parametrize("first", ["tokens", "money"])
+async def test_the_limit_that_is_short_is_the_one_that_is_told(ledger, first):
+    """A limit with room enough is not said to be spent, though it lasts longer than the one that is."""
+    tokens, money = Limit(amount=150, unit="tokens", per="day"), Limit(amount=10**9, unit="nanousd", per="month")
+    limits = (tokens, money) if first == "tokens" else (money, tokens)
+    with pytest.raises(BudgetSpent, match="150 tokens per day"):
+        async with ledger.hold(claim(limits=limits, input_tokens=400, price=PRICE)):
+            pass
+
+
 async def test_nothing_said_about_what_was_used(ledger):
     """A hold that nobody charged is booked at what it reserved: rather too much than too little."""
     async with ledger.hold(claim()):

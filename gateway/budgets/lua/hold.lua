@@ -80,13 +80,14 @@ local what, detail = HELD, 0
 if packed then
   output = cmsgpack.unpack(packed).output -- this very call ran before; nothing is taken twice
 else
+  local wanted = output -- each limit is asked alone: what another one lacks is not this one's lack
   for index, counter in ipairs(counters) do
     local room = counter.amount - counter.spent
     local most
     if counter.unit == 'tokens' then
       most = room - input
     else
-      most = affordable(output, room - input_cost)
+      most = affordable(wanted, room - input_cost)
     end
     if most < fewest and (spent_out < 0 or counter.over > counters[spent_out + 1].over) then
       spent_out = index - 1
