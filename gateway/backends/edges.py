@@ -39,6 +39,14 @@ class Edges:
             return "the edge is switched off in this gateway"
         return f"{backend.edge_model} is not loaded: an edge loads what the policy names when the gateway starts"
 
+    def trouble(self, backend: Backend) -> dict[str, str] | None:
+        """Why the edge of this backend does not serve now, as `Health.report` says it of others; None: it does."""
+        client = self.of(backend)
+        if client is None:
+            return {"state": "off", "reason": self.why_not(backend)}
+        status = client.status
+        return None if status.state == "warm" else {"state": status.state, "reason": status.reason or status.state}
+
     def now(self, deployments: Sequence[Deployment]) -> tuple[EdgeNow, dict[str, EdgeNow]]:
         """How the first of the policy's edges is, and how the others are, by id of deployment."""
         if not deployments:

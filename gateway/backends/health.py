@@ -232,11 +232,15 @@ class Health:
     # --- for people -------------------------------------------------------------------------------------------
 
     def report(self) -> dict[str, dict[str, Any]]:
-        """By deployment that is not healthy: its state, why, and seconds until it may change by itself."""
+        """By deployment that is not known to be well: its state, why, and seconds until it may change by itself.
+
+        One that failed and may be asked again (`half_open`) has to answer first, before people are told it is well.
+        """
         now, found = self.now(), dict[str, dict[str, Any]]()
         self._renew(now)
-        for name in sorted(self._unhealthy):
-            known = self._known[name]
+        for name, known in sorted(self._known.items()):
+            if name not in self._unhealthy and known.breaker.state(now) != "half_open":
+                continue
             down = self.is_down(known.backend)
             found[name] = {
                 "state": self._state(known, now),

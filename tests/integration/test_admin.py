@@ -43,8 +43,10 @@ async def test_it_says_what_the_gateway_does_and_no_prompt(start_gateway, upstre
     assert json.loads(said["/admin/v1/policy"])["version"] == version
     assert json.loads(said["/admin/v1/policy"])["history"][0]["version"] == version
     assert [one["version"] for one in json.loads(said["/admin/v1/members"])["members"]] == [version]
-    (cloud,) = [one for one in json.loads(said["/admin/v1/deployments"])["deployments"] if one["backend"] == "cloud"]
+    shown = {one["backend"]: one for one in json.loads(said["/admin/v1/deployments"])["deployments"]}
+    cloud, edge = shown["cloud"], shown["edge"]
     assert (cloud["id"], cloud["models"], cloud["healthy"]) == ("cloud/scripted", ["large"], True)
+    assert (edge["healthy"], edge["trouble"]["state"]) == (False, "off")
     (request,) = json.loads(said["/admin/v1/requests"])["requests"]
     assert (request["tenant"], request["status"], request["client"]) == ("acme", 200, "127.0.0.1")
     assert "firstdraft_requests_total" in said["/admin/metrics"]

@@ -27,7 +27,7 @@ async def test_pages_need_no_key_and_hold_nothing(start_gateway, upstream):
             assert "default-src 'none'" in rules
             assert "unsafe" not in rules
             assert page.headers["x-content-type-options"] == "nosniff"
-        text = await (await session.get(f"{gateway.admin_url}/admin/")).text()
+        text = await (await session.get(f"{gateway.admin_url}/admin")).text()
         assert re.findall(r"<script(?![^>]*src=)|<style| on[a-z]+=|style=|https?://", text) == []
         for name in ("nothing.js", "..%2f__init__.py", "%2e%2e/routes.py", "app.py", ".js"):
             assert (await session.get(f"{gateway.admin_url}/admin/static/{name}")).status == 404

@@ -36,6 +36,11 @@ async def index(_http: web.Request) -> web.Response:
     return await _file("index.html")
 
 
+async def to_index(_http: web.Request) -> web.Response:
+    """Where the dashboard is, for who leaves out the end of its URL."""
+    return web.Response(status=308, headers={"location": "/admin/"})
+
+
 async def part(http: web.Request) -> web.Response:
     """A script or a style of the dashboard.
 

@@ -62,6 +62,7 @@ ROUTES: tuple[Route, ...] = (
         ),
     ),
     Route("GET", "/admin/", pages.index, _PAGE),
+    Route("GET", "/admin", pages.to_index, Operation(tag="Pages", is_open=True, statuses=(308,))),
     Route("GET", "/admin/static/{file}", pages.part, _PAGE),
     Route("GET", "/admin/v1/openapi.json", schema.show_admin, Operation(tag="State", answer=schema.Document)),
     Route("GET", "/admin/metrics", health.metrics, Operation(tag="State", answer_media="text/plain")),

@@ -187,7 +187,7 @@ async def deployments(http: web.Request) -> web.Response:
     current = services.policy.current
     health = services.backends.health
     health.know(current.deployments)
-    failing, unhealthy = health.report(), health.unhealthy()
+    failing, edges = health.report(), services.backends.edges
     predictions = services.pipeline.observed.predictions(_ORDINARY_TOKENS)
     models: dict[str, list[str]] = {}
     for name, found in current.models.items():
@@ -196,6 +196,7 @@ async def deployments(http: web.Request) -> web.Response:
     listed = []
     for name, deployment in sorted(current.deployments.items()):
         backend, predicted = deployment.backend, predictions.get(name)
+        trouble = edges.trouble(backend) if deployment.is_edge else failing.get(name)
         listed.append(
             DeploymentState(
                 id=name,
@@ -204,8 +205,8 @@ async def deployments(http: web.Request) -> web.Response:
                 region=backend.region,
                 compliance=sorted(backend.compliance),
                 models=models.get(name, []),
-                healthy=name not in unhealthy,
-                trouble=failing.get(name),
+                healthy=trouble is None,
+                trouble=trouble,
                 first_token_s=None if predicted is None else predicted.first_token_s,
                 per_token_s=None if predicted is None else predicted.per_token_s,
                 waiting_tokens=0 if predicted is None else predicted.in_flight_tokens,

@@ -92,10 +92,12 @@ def test_unhealthy_ends_by_itself_for_one_probe(health, clock, told):
     end(health, BackendUnreachable("no"), FAILURES_TO_OPEN)
     clock.now = FIRST_OPEN_S
     assert health.unhealthy() == frozenset()
+    assert health.report()[A.id] == {"state": "half_open", "reason": "backend_unreachable"}  # not well before it answers
     probe = health.begin(A)
     assert health.unhealthy() == {A.id}
     assert health.begin(A) is None
     probe.answers()
+    assert health.report() == {}
     assert health.unhealthy() == frozenset()
     assert [state for _, state in told] == ["open", "half_open", "probing", "closed"]
 

@@ -4,6 +4,7 @@ import { figuresOf, readMetrics } from "/admin/static/figures.js";
 
 const EVERY_MS = 2000;
 const KEPT = 150;
+const SPAN_S = KEPT * EVERY_MS / 1000; // what the charts show
 let key = ""; // in memory alone: gone with the page
 
 export async function api(path, options = {}) {
@@ -19,6 +20,9 @@ export async function api(path, options = {}) {
 const json = async (path) => (await api(`v1/${path}`)).json();
 const number = (value, digits = 0) => value == null || Number.isNaN(value) ? "–" : value.toLocaleString("en", { maximumFractionDigits: digits });
 const ms = (seconds) => seconds == null ? "–" : number(seconds * 1000) + " ms";
+const money = (dollars) => "$" + number(dollars, 6);
+const leftOf = (one) => one.unit === "usd" ? `${money(one.left)} of ${money(one.limit)}` : `${number(one.left)} of ${number(one.limit)} ${one.unit}`;
+const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB");
 
 function KeyForm({ onKey, message }) {
   const submit = (event) => { event.preventDefault(); key = event.target.elements.key.value.trim(); onKey(); };
@@ -35,10 +39,12 @@ function Chart({ title, data, series, unit }) {
     const dim = getComputedStyle(document.documentElement).getPropertyValue("--dim");
     const line = getComputedStyle(document.documentElement).getPropertyValue("--line");
     const axis = { stroke: dim, grid: { stroke: line, width: 1 }, ticks: { stroke: line } };
+    const times = { ...axis, space: 80, incrs: [15, 30, 60, 300], values: (_, at) => at.map(clock) };
     chart.current = new uPlot({
       width: place.current.clientWidth, height: 190, cursor: { points: { size: 6 } },
-      axes: [axis, { ...axis, size: 56 }], scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.1, 0.001)] } },
-      series: [{}, ...series.map((one) => ({ label: one.label, stroke: one.stroke, width: 2, spanGaps: true, value: (_, value) => value == null ? "–" : number(value, 2) + unit }))],
+      axes: [times, { ...axis, size: 56 }],
+      scales: { x: { range: (_, low, high) => [high - SPAN_S, high] }, y: { range: (_, low, high) => [0, Math.max((high ?? 0) * 1.1, 1)] } },
+      series: [{ label: "at", value: (_, at) => at == null ? "–" : clock(at) }, ...series.map((one) => ({ label: one.label, stroke: one.stroke, width: 2, spanGaps: true, points: { show: true, size: 4 }, value: (_, value) => value == null ? "–" : number(value, 2) + unit }))],
     }, data, place.current);
     const resize = () => chart.current.setSize({ width: place.current.clientWidth, height: 190 });
     addEventListener("resize", resize);
@@ -57,6 +63,7 @@ function Table({ title, heads, rows, empty = "nothing yet" }) {
     <tbody>${rows.map((row) => html`<tr>${row.map((cell) => html`<td>${cell}</td>`)}</tr>`)}</tbody></table>`}</div>`;
 }
 
+const STATES = { open: "fails", half_open: "failed, is probed next", probing: "failed, is probed", paused: "asked for a pause" };
 const yes = (good, text) => html`<span class=${good ? "good" : "bad"}>${text}</span>`;
 
 function Overview({ now }) {
@@ -71,7 +78,7 @@ function Overview({ now }) {
       <${Tile} name="Draft TTFT" value=${ms(figures.draftTtft)} unit="p50" />
       <${Tile} name="Final TTFT" value=${ms(figures.finalTtft)} unit="p50" />
       <${Tile} name="Tokens" value=${number(figures.tokens)} unit="in, out" />
-      <${Tile} name="Cost" value=${"$" + number(figures.cost, 4)} />
+      <${Tile} name="Cost" value=${money(figures.cost)} />
       <${Tile} name="Cache hits" value=${figures.cacheShare == null ? "–" : number(figures.cacheShare * 100) + "%"} unit=${`of ${number(figures.cacheLooks)}`} />
       <${Tile} name="Budget refusals" value=${number(figures.refused)} bad=${figures.refused > 0} />
     </div>
@@ -82,22 +89,24 @@ function Overview({ now }) {
     ${policy.refused ? html`<div class="card"><h2>A newer policy was refused</h2><div class="bad text">${policy.refused}</div></div>` : ""}
     <${Table} title="Parts" heads=${["part", "state", ""]} rows=${parts.map(([name, part]) => [name, yes(part.ok, part.ok ? "ok" : "not ok"), html`<span class="dim">${part.reason ?? part.state ?? part.version ?? ""}</span>`])} />
     <${Table} title="Deployments" heads=${["deployment", "region", "terms", "models", "health", "first token", "per token", "waiting"]}
-      rows=${deployments.map((one) => [one.id, one.region, one.compliance.join(", "), one.models.join(", "), yes(one.healthy, one.healthy ? "healthy" : (one.trouble?.reason ?? one.trouble?.state ?? "failing")), ms(one.first_token_s), ms(one.per_token_s), number(one.waiting_tokens)])} />
+      rows=${deployments.map((one) => [one.id, one.region, one.compliance.join(", "), one.models.join(", "), yes(one.healthy, one.healthy ? "healthy" : `${STATES[one.trouble?.state] ?? one.trouble?.state ?? "fails"}: ${one.trouble?.reason ?? ""}`), ms(one.first_token_s), ms(one.per_token_s), number(one.waiting_tokens)])} />
     <${Table} title="Workers" heads=${["worker", "policy", "", "seen"]} rows=${members.map((one) => [one.name, one.version, yes(!one.refused, one.refused ? "refused a newer one" : "in force"), number(one.seen_s_ago, 1) + " s ago"])} />`;
 }
 
 function Tenants({ tenants, budgets }) {
   return html`<${Table} title="Tenants" heads=${["tenant", "from", "region", "labels", "keys", "state", "left"]}
     rows=${tenants.map((one) => [one.name, one.source, one.region, one.labels.join(", "),
-      one.keyless ? html`<span class="dim">needs none</span>` : one.keys.map((item) => item.name + (item.not_after ? " (ends)" : "")).join(", "),
+      one.keyless ? html`<span class="dim">needs none</span>` : one.keys.map((item) => item.name + (!item.not_after ? "" : item.not_after * 1000 < Date.now() ? " (has ended)" : " (ends)")).join(", "),
       one.disabled ? yes(false, "disabled") : one.refused ? yes(false, one.refused) : yes(true, "served"),
-      (budgets[one.name] ?? []).map((left) => html`<div>${number(left.left, 2)} of ${number(left.limit, 2)} ${left.unit} / ${left.per}${left.feature ? ` (${left.feature})` : ""}</div>`)])} />`;
+      (budgets[one.name] ?? []).map((left) => html`<div class=${left.left <= 0 ? "bad" : ""}>${leftOf(left)} / ${left.per}${left.feature ? ` (${left.feature})` : ""}</div>`)])} />`;
 }
 
+const two = (first, second) => html`<div>${first}</div><div class="dim">${second}</div>`;
+
 const Requests = ({ requests }) => html`<${Table} title="Newest requests of this worker"
-  heads=${["request", "tenant", "feature", "route", "mode", "deployment", "status", "draft", "cache", "TTFT", "total", "tokens", "cost"]}
-  rows=${requests.map((one) => [html`<span class="dim">${one.request_id.slice(0, 14)}</span>`, one.tenant, one.feature ?? "", one.route ?? "", one.mode ?? "", one.deployment ?? "",
-    yes(one.status < 400, `${one.status} ${one.error ?? ""}`), one.draft ?? html`<span class="dim">${one.no_draft ?? ""}</span>`, one.cache ?? "", ms(one.final_ttft_s), ms(one.e2e_s), `${one.input_tokens}+${one.output_tokens}`, "$" + number(one.cost_usd, 6)])} />`;
+  heads=${["tenant, request", "route, mode", "deployment, feature", "status", "draft", "cache", "TTFT", "total", "tokens", "cost"]}
+  rows=${requests.map((one) => [two(one.tenant, one.request_id.slice(0, 14)), two(one.route ?? "", one.mode ?? ""), two(one.deployment ?? "", one.feature ?? ""),
+    two(yes(one.status < 400 && !one.error, one.status), one.error ?? ""), one.draft ?? html`<span class="dim">${one.no_draft ?? ""}</span>`, one.cache ?? "", ms(one.final_ttft_s), ms(one.e2e_s), `${one.input_tokens}+${one.output_tokens}`, money(one.cost_usd)])} />`;
 
 function Policy({ policy }) {
   return html`<${Table} title="In force" heads=${["version", ...Object.keys(policy.counts)]} rows=${[[policy.version, ...Object.values(policy.counts)]]} />
@@ -131,7 +140,7 @@ function App() {
         setTrouble(""); setAsks(null);
       } catch (error) {
         if (over) return;
-        if (error.status === 401) { setAsks(key ? error.message : ""); return; }
+        if (error.status === 401) { setAsks(key ? "That is not the admin key." : ""); return; }
         setTrouble(error.message);
       }
       if (!over) timer = setTimeout(look, EVERY_MS);
