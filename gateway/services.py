@@ -48,7 +48,7 @@ from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recent import Recent
 from gateway.telemetry.record import RequestRecord
-from gateway.telemetry.request_log import RequestLog
+from gateway.telemetry.request_log import Form, RequestLog
 from gateway.telemetry.snapshot import EdgeSnapshot, Snapshot
 from gateway.tenants.registry import TenantRegistry
 from gateway.tenants.vouching import Vouching
@@ -189,10 +189,13 @@ class Services:
         self.metrics.end()
         self.finish_at_once(record)
 
-    def finish_at_once(self, record: RequestRecord) -> None:
-        """As `finish`, for a request that was answered in the moment of its arrival: it was never in flight."""
+    def finish_at_once(self, record: RequestRecord, form: Form | None = None) -> None:
+        """As `finish`, for a request that was answered in the moment of its arrival: it was never in flight.
+
+        `form` is that of its log line, where it is known.
+        """
         self.metrics.observe(record)
-        self.log.write(record)
+        self.log.write(record, form)
         if record.surface:
             self.recent.add(record)
 

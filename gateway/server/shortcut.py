@@ -3,7 +3,8 @@
 What follows from a request's bytes and the policy alone (who asks, the decoded body, what the classifier found, where
 the answer is kept, the bytes of the response) is remembered with the first hit. What does not is asked each time: the
 decision is made anew from the facts of this moment, and must be the same; the cache must still give the very answer.
-Anything else goes the long way. The log, the metrics and the headers are those of any other hit.
+Anything else goes the long way. The log, the metrics and the headers are those of any other hit; but that nothing was
+classified, for nothing was.
 
 The key is every byte that the client sent and where it came from, its API key included: nobody is faster for what
 somebody else asked. So a connection can ask here before anything of a request is parsed (`connections`).
@@ -24,6 +25,8 @@ from aiohttp.http import SERVER_SOFTWARE
 from gateway.inference.events import Relayed, UsageReported, WholeAnswer
 from gateway.pipeline import Exchange, Repeatable
 from gateway.services import Services
+from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.request_log import Form
 
 _MOST_BYTES = 16_777_216
 _MOST_ENTRY_BYTES = 262_144
@@ -48,6 +51,10 @@ class Said(NamedTuple):
 
 class _Known(NamedTuple):
     repeatable: Repeatable
+    record: RequestRecord
+    """Of the next such hit, but for its id and its times."""
+    line: Form
+    """In the log."""
     head: bytes
     """Status and headers, but for those that differ from response to response."""
     id_headers: tuple[bytes, ...]
@@ -79,8 +86,12 @@ class Shortcut:
         fixed = {name: value for name, value in headers.items() if name.lower() not in differ}
         fixed |= {"Content-Length": str(len(body)), "Server": SERVER_SOFTWARE}
         lines = "".join(f"{name}: {value}\r\n" for name, value in fixed.items())
+        record = exchange.record.copy()
+        record.status, record.classify_s, record.final_ttft_s, record.e2e_s = 200, None, 0.0, 0.0
         self._known[said] = _Known(
             repeatable=repeatable,
+            record=record,
+            line=Form(record),
             head=f"HTTP/1.1 200 OK\r\n{lines}".encode(),
             id_headers=tuple(f"{name}: ".encode() for name in id_headers),
             body=body,
@@ -109,11 +120,10 @@ class Shortcut:
             self._forget(said)
             return None
         self._known.move_to_end(said)
-        record = repeatable.exchange.record.copy()
+        record = known.record.copy()
         record.request_id = f"req-{os.urandom(12).hex()}"
-        record.status = 200
         record.final_ttft_s = record.e2e_s = asyncio.get_running_loop().time() - started
-        services.finish_at_once(record)
+        services.finish_at_once(record, known.line)
         request_id = record.request_id.encode()
         ids = b"".join([b"%b%b\r\n" % (name, request_id) for name in known.id_headers])
         last = (int(repeatable.found.age_s), self._date_at(int(now)), known.body)

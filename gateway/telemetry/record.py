@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from copy import copy
 from operator import attrgetter
 from typing import Any
+
+import msgspec
 
 from gateway.inference.usage import Usage
 
 
-@dataclass(slots=True, kw_only=True)
-class AttemptRecord:
+class AttemptRecord(msgspec.Struct, kw_only=True):
     """One try on one deployment. Times are seconds; None where the phase was not reached."""
 
     deployment: str
@@ -45,16 +46,15 @@ class AttemptRecord:
     cost_nanousd: int = 0
     usage: Usage | None = None
     """What the deployment itself has counted so far; the tokens above are made from it when the attempt is over."""
-    logprobs: list[float] = field(default_factory=list)
+    logprobs: list[float] = []
     """Of the edge's tokens, in order; not logged."""
-    margins: list[float] = field(default_factory=list)
+    margins: list[float] = []
     """By how much each one's likeliest token exceeded the second, 0..1; not logged."""
     features: tuple[float, ...] | None = None
     """Of a whole draft, as `modes.confidence` has them: what the edge is calibrated from."""
 
 
-@dataclass(slots=True, kw_only=True)
-class RequestRecord:
+class RequestRecord(msgspec.Struct, kw_only=True):
     """One request from its first byte in to its last byte out. Times are seconds since its arrival."""
 
     request_id: str
@@ -78,11 +78,11 @@ class RequestRecord:
     """What the classifier came to: `clean`, `found` or `unclassified`; empty where it looks for nothing."""
     classify_s: float | None = None
     """What it took."""
-    found: dict[str, int] = field(default_factory=dict)
+    found: dict[str, int] = {}
     """How many it found of each kind."""
     deployment: str = ""
     """The deployment that gave the final."""
-    attempts: list[AttemptRecord] = field(default_factory=list)
+    attempts: list[AttemptRecord] = []
     dropped: str = ""
     """Fields of the request that this deployment was not sent, as policy says."""
     hedge: str = ""
@@ -128,9 +128,7 @@ class RequestRecord:
 
     def copy(self) -> RequestRecord:
         """The same so far; what happens from now on is written into one of them only."""
-        same = object.__new__(RequestRecord)
-        for name, value in zip(_NAMES, _VALUES(self), strict=True):
-            setattr(same, name, value)
+        same = copy(self)
         same.attempts = list(self.attempts)
         return same
 
@@ -153,18 +151,18 @@ class RequestRecord:
 
     def fields(self) -> dict[str, Any]:
         """The log line's fields: all that is set, nothing that is empty."""
-        line: dict[str, Any] = {}
-        for name, value in zip(_NAMES, _VALUES(self), strict=True):
-            # Empty texts, lists and None are not equal to 0, counts and flags are: 0 says something.
-            if value or value == 0:
-                line[name] = round(value, 6) if type(value) is float else value
+        # Empty texts, lists and None are not equal to 0, counts and flags are: 0 says something.
+        line = {name: value for name, value in zip(_NAMES, _VALUES(self), strict=True) if value or value == 0}
+        for name in _TIMES.intersection(line):
+            line[name] = round(line[name], 6)
         if self.attempts:
             line["attempts"] = [_attempt_fields(attempt) for attempt in self.attempts]
         return line
 
 
-_NAMES: tuple[str, ...] = tuple(RequestRecord.__slots__)
+_NAMES = RequestRecord.__struct_fields__
 _VALUES = attrgetter(*_NAMES)
+_TIMES = frozenset(name for name, type_ in RequestRecord.__annotations__.items() if "float" in type_)
 _ANSWER: tuple[str, ...] = (
     *_NAMES[_NAMES.index("deployment") : _NAMES.index("cache")],
     *_NAMES[_NAMES.index("draft") : _NAMES.index("status")],
@@ -180,6 +178,6 @@ _DECISION = _NAMES[_NAMES.index("feature") : _NAMES.index("deployment")]
 def _attempt_fields(attempt: AttemptRecord) -> dict[str, Any]:
     return {
         name: round(value, 6) if isinstance(value, float) else value
-        for name in attempt.__slots__
+        for name in attempt.__struct_fields__
         if name not in {"logprobs", "margins", "usage", "is_charged"} and (value := getattr(attempt, name)) is not None
     }

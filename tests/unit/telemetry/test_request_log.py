@@ -7,7 +7,7 @@ import structlog
 
 from gateway.telemetry import log
 from gateway.telemetry.record import AttemptRecord, RequestRecord
-from gateway.telemetry.request_log import RequestLog
+from gateway.telemetry.request_log import Form, RequestLog
 
 RECORD = RequestRecord(
     request_id="req-1",
@@ -51,6 +51,24 @@ async def test_the_same_line_as_structlog_writes():
     assert ours | {"time": ""} == theirs | {"time": ""}
     assert len(ours["time"]) == len(theirs["time"])
     assert ours["model"] == "fd-***"
+
+
+async def test_the_same_line_by_its_form():
+    """A line that is put together from a form says what the whole record says, keys replaced."""
+    stream = Stream()
+    log.configure(level="info", format="json", stream=stream)
+    lines = RequestLog()
+    hit = RECORD.copy()
+    hit.attempts, hit.final_ttft_s = [], 0.0000201
+    other = hit.copy()
+    other.request_id, other.final_ttft_s, other.e2e_s = "req-2", 1.5, 0.25
+    lines.write(other)
+    lines.write(other, Form(hit))
+    await asyncio.sleep(0)
+    whole, formed = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert list(whole) == list(formed)
+    assert whole | {"time": ""} == formed | {"time": ""}
+    assert formed["model"] == "fd-***"
 
 
 async def test_lines_of_one_turn_are_one_write():
