@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 _FLAGS = bytes.maketrans(b"01", b"\0\1")
 
 
-Rate = tuple[float, float, float]
-"""Nano-dollars for a million input tokens and for output tokens, and the longest answer where the client sets no limit.
+_MOST_REMEMBERED = 64
+_MOST_AT_LOAD = 8_192
+"""Picked ahead: about a tenth of a second."""
 
-Floats, which are quick, and exact enough to rank by.
+
+Rate = tuple[float, float, float, float]
+"""Nano-dollars for a million input tokens and for output tokens; the longest answer where the client sets no limit, and
+what that one costs. Floats, which are quick, and exact enough to rank by.
 """
 
 
@@ -27,6 +31,8 @@ class Candidates(NamedTuple):
 
     deployments: tuple[Deployment, ...] = ()
     rates: tuple[Rate, ...] = ()
+    dearest: tuple[Rate, ...] = ()
+    """Those of the rates that may come to the most, whatever the request: seldom more than a few."""
     has_edge: bool = False
 
 
@@ -36,7 +42,7 @@ NOBODY = Candidates()
 class Pool:
     """All deployments of one list, before anything is filtered; bits are those of `CompiledPolicy.positions`."""
 
-    __slots__ = ("_bits", "_edge", "_flags_of", "_sentinel", "all")
+    __slots__ = ("_bits", "_edge", "_flags_of", "_known", "_sentinel", "all")
 
     def __init__(self, deployments: Sequence[Deployment], positions: Mapping[str, int]) -> None:
         own = tuple(deployments)
@@ -46,7 +52,8 @@ class Pool:
         self._bits = sum(1 << place for place in places)
         self._sentinel = 1 << self._bits.bit_length()
         self._flags_of = itemgetter(*places) if len(places) > 1 else tuple
-        self.all = Candidates(own, rates, bool(self._edge))
+        self.all = Candidates(own, rates, _dearest(rates), bool(self._edge))
+        self._known: dict[int, Candidates] = {}
 
     def passing(self, mask: int) -> Candidates:
         """Those whose bit is in `mask`, in order."""
@@ -55,17 +62,33 @@ class Pool:
             return self.all
         if not kept:
             return NOBODY
+        found = self._known.get(kept)
+        if found is None:
+            if len(self._known) >= _MOST_REMEMBERED:
+                self._known.clear()
+            found = self._known[kept] = self._picked(kept)
+        return found
+
+    def _picked(self, kept: int) -> Candidates:
         # The bits as bytes of 0 and 1, the lowest first, so that all are picked in one go.
         flags = self._flags_of(bin(kept | self._sentinel)[:2:-1].encode().translate(_FLAGS))
         own = self.all
-        return Candidates(
-            tuple(compress(own.deployments, flags)), tuple(compress(own.rates, flags)), bool(kept & self._edge)
-        )
+        rates = tuple(compress(own.rates, flags))
+        return Candidates(tuple(compress(own.deployments, flags)), rates, _dearest(rates), bool(kept & self._edge))
 
 
 def _rate(deployment: Deployment) -> Rate:
-    price = deployment.price
-    return float(price.input_nanousd), float(price.output_nanousd), float(deployment.max_output_tokens)
+    price, longest = deployment.price, float(deployment.max_output_tokens)
+    return float(price.input_nanousd), float(price.output_nanousd), longest, price.output_nanousd * longest
+
+
+def _dearest(rates: tuple[Rate, ...]) -> tuple[Rate, ...]:
+    """`rates` without those that one of them is never below."""
+    if not rates:
+        return ()
+    top = max(rates, key=lambda rate: rate[0] + rate[1])
+    most_input, most_output, _, most_whole = top
+    return (top, *[one for one in rates if one[0] > most_input or one[1] > most_output or one[3] > most_whole])
 
 
 class Course(NamedTuple):
@@ -76,13 +99,19 @@ class Course(NamedTuple):
 
 
 def courses_of(policy: CompiledPolicy) -> dict[tuple[str, str], Course]:
-    """By the names of route and model."""
+    """By the names of route and model, with what each constraint alone leaves of them."""
     pools: dict[tuple[str, ...], Pool] = {}
-    return {
+    courses = {
         (route.name, model): course_of(policy, route, model, pools)
         for route in policy.routes
         for model in policy.models
     }
+    masks = {constraint.allowed for constraint in policy.constraints}
+    if len(masks) <= _MOST_REMEMBERED and len(masks) * len(pools) <= _MOST_AT_LOAD:
+        for pool in pools.values():
+            for mask in masks:
+                pool.passing(mask)
+    return courses
 
 
 def course_of(

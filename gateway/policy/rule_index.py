@@ -38,10 +38,15 @@ class RuleIndex:
 
     def applying(self, outcomes: Outcomes) -> list[Constraint]:
         """The constraints that are not known to be without effect, in the policy's order."""
+        unsure = self._guards & ~outcomes.false
         found = list(self._always)
-        for bit in _bits(self._guards & ~outcomes.false):
-            found += self._guarding[bit]
-        return [constraint for _, constraint in sorted(found, key=_place)]
+        while unsure:
+            lowest = unsure & -unsure
+            found += self._guarding[lowest]
+            unsure ^= lowest
+        if len(found) > 1:
+            found.sort(key=_place)
+        return [constraint for _, constraint in found]
 
     def first(self, outcomes: Outcomes) -> tuple[Route | None, list[Route]]:
         """The first route that matches, and those before it whose condition could not be evaluated."""

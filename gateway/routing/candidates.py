@@ -106,8 +106,10 @@ def _lack(deployment: Deployment, facts: Facts) -> tuple[str, str]:
 def is_too_long_for_edge(edge: Deployment, facts: Facts) -> bool:
     """Its prompt leaves no room in the edge's context."""
     # What the edge runs with is known better than what policy says; it shortens its answer to what is left.
-    known = [tokens for tokens in (edge.context_tokens, facts.edge(edge.id).context_tokens) if tokens]
-    return bool(known) and facts.prompt_tokens >= min(known)
+    other = facts.edges.get(edge.id)
+    running = facts.edge_context_tokens if other is None else other.context_tokens
+    said = edge.context_tokens or running
+    return bool(said) and facts.prompt_tokens >= min(said, running or said)
 
 
 class Removed(Sequence[Removal]):

@@ -56,11 +56,14 @@ _ELSEWHERE = EdgeNow(ready=True)
 
 def _reason_against(route: Route, mode: Mode, facts: Facts, wish: DraftWish) -> NoDraft:
     """The first reason in the request or the route, before it is asked how the edge is."""
+    if mode not in DRAFTING:
+        return "mode"
+    if mode is Mode.DRAFT_REFINE and not _is_shown(wish, facts):
+        return "not_asked"
+    if not route.draft.allow:
+        return "route"
     drafter = route.draft.deployment
-    against: tuple[tuple[bool, NoDraft], ...] = (
-        (mode not in DRAFTING, "mode"),
-        (mode is Mode.DRAFT_REFINE and not _is_shown(wish, facts), "not_asked"),
-        (not route.draft.allow, "route"),
+    needs: tuple[tuple[bool, NoDraft], ...] = (
         (facts.tools, "tools"),
         (facts.json_output and not (drafter is not None and drafter.json_output), "json"),
         (facts.images, "images"),
@@ -68,7 +71,10 @@ def _reason_against(route: Route, mode: Mode, facts: Facts, wish: DraftWish) -> 
         (facts.n > 1, "n"),
         (facts.logprobs, "logprobs"),
     )
-    return next((reason for holds, reason in against if holds), "")
+    for needed, reason in needs:
+        if needed:
+            return reason
+    return ""
 
 
 def _is_shown(wish: DraftWish, facts: Facts) -> bool:

@@ -20,12 +20,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from operator import itemgetter
+from typing import NamedTuple
 
 from gateway.inference.deployment import TOKENS_PER_PRICE, Deployment
-from gateway.inference.prediction import Prediction
 from gateway.policy.compiled import CompiledPolicy, Route
 from gateway.policy.facts import Facts
-from gateway.policy.pools import Candidates, Rate
+from gateway.policy.pools import Candidates
 
 NONE: frozenset[str] = frozenset()
 NEAR = 0.1
@@ -94,18 +94,15 @@ def rank(
 
 def _scores(candidates: Candidates, route: Route, facts: Facts) -> list[float]:
     deployments = candidates.deployments
-    seconds = _seconds(deployments, facts) if route.optimizes and facts.predicted else None
-    if seconds is None:
-        seconds, longest = range(len(deployments)), float(len(deployments) - 1)
+    expected = _expected(candidates, facts) if route.optimizes and facts.predicted else None
+    if expected is not None:
+        scores = _expected_scores(expected, candidates, route, _bounded(facts.prompt_tokens))
     else:
-        longest = max(seconds)
-    scale = route.weight_latency / (longest or 1.0)
-    if route.weight_cost:
-        costs = _expected_costs(candidates, facts) if facts.predicted else _worst_costs(candidates.rates, facts)
-        per_cost = route.weight_cost / (max(costs) or 1.0)
-        scores = [scale * taken + per_cost * cost for taken, cost in zip(seconds, costs, strict=True)]
-    else:
-        scores = [scale * taken for taken in seconds]
+        scale = route.weight_latency / float(len(deployments) - 1)
+        if route.weight_cost:
+            scores = _worst_scores(candidates, route.weight_cost, facts, scale=scale)
+        else:
+            scores = [scale * place for place in range(len(deployments))]
     most = route.objectives.cost_per_request_nanousd
     if most is not None:
         limit = most * TOKENS_PER_PRICE
@@ -115,12 +112,25 @@ def _scores(candidates: Candidates, route: Route, facts: Facts) -> list[float]:
     return scores
 
 
-def _worst_costs(rates: Sequence[Rate], facts: Facts) -> list[float]:
-    """As `worst_cost`, without a call for each of what may be a hundred."""
+def _worst_scores(candidates: Candidates, weight: float, facts: Facts, *, scale: float) -> list[float]:
+    """By place and by `worst_cost`, in one go: there may be a hundred."""
+    rates = candidates.rates
     prompt_tokens, most = _bounded(facts.prompt_tokens), _bounded(facts.max_tokens or 0)
     if most:
-        return [of_input * prompt_tokens + of_output * most for of_input, of_output, _ in rates]
-    return [of_input * prompt_tokens + of_output * longest for of_input, of_output, longest in rates]
+        dearest = max([of_input * prompt_tokens + of_output * most for of_input, of_output, _, _ in candidates.dearest])
+        per_cost = weight / (dearest or 1.0)
+        per_input, per_output = per_cost * prompt_tokens, per_cost * most
+        return [
+            scale * place + per_input * of_input + per_output * of_output
+            for place, (of_input, of_output, _, _) in enumerate(rates)
+        ]
+    dearest = max([of_input * prompt_tokens + of_longest for of_input, _, _, of_longest in candidates.dearest])
+    per_cost = weight / (dearest or 1.0)
+    per_input = per_cost * prompt_tokens
+    return [
+        scale * place + per_input * of_input + per_cost * of_longest
+        for place, (of_input, _, _, of_longest) in enumerate(rates)
+    ]
 
 
 def _bounded(tokens: int) -> float:
@@ -128,35 +138,53 @@ def _bounded(tokens: int) -> float:
     return float(max(-_MOST_TOKENS, min(tokens, _MOST_TOKENS)))
 
 
-def _expected_costs(candidates: Candidates, facts: Facts) -> list[float]:
-    """What the request will most likely cost at each, in millionths of a nano-dollar."""
-    predicted, prompt_tokens, most = facts.predicted, _bounded(facts.prompt_tokens), _bounded(facts.max_tokens or 0)
-    costs = []
-    for deployment, (of_input, of_output, longest) in zip(candidates.deployments, candidates.rates, strict=True):
-        tokens = most or longest
-        known = predicted.get(deployment.id)
-        if known is not None and known.output_tokens is not None:
-            tokens = min(tokens, known.output_tokens)
-        costs.append(of_input * prompt_tokens + of_output * tokens)
-    return costs
+class _Expected(NamedTuple):
+    """What is expected of each candidate: seconds to the whole answer, and tokens of output."""
+
+    seconds: list[float]
+    tokens: list[float]
 
 
-def _seconds(deployments: Sequence[Deployment], facts: Facts) -> Sequence[float] | None:
-    """The predicted time to the whole answer; of what is not known the best that is, so that it gets known."""
-    known = [
-        (predicted, _tokens(at, predicted, facts)) for at in deployments if (predicted := facts.predicted.get(at.id))
-    ]
-    if not known:
+def _expected(candidates: Candidates, facts: Facts) -> _Expected | None:
+    """From what is predicted; None where nothing is. Who is not known is taken for the best, so that it gets known.
+
+    For the seconds all are taken to answer at the same length, the mean: a deployment is not quick for being brief.
+    """
+    predicted, most = facts.predicted, _bounded(facts.max_tokens or 0)
+    known, lengths, total, count = [], [], 0.0, 0
+    for deployment, rate in zip(candidates.deployments, candidates.rates, strict=True):
+        one = predicted.get(deployment.id)
+        tokens = most or rate[2]
+        if one is not None:
+            usual = one.output_tokens
+            if usual is not None and usual < tokens:
+                tokens = usual
+            total += tokens
+            count += 1
+        known.append(one)
+        lengths.append(tokens)
+    if not count:
         return None
-    usual = sum(tokens for _, tokens in known) / len(known)
-    found = {id(one): one.first_token_s + one.per_token_s * usual for one, _ in known}
-    best = min(found.values())
-    return [found[id(one)] if (one := facts.predicted.get(at.id)) else best for at in deployments]
+    length = total / count
+    if count == len(known):
+        return _Expected([one.first_token_s + one.per_token_s * length for one in known if one is not None], lengths)
+    best = min([one.first_token_s + one.per_token_s * length for one in known if one is not None])
+    seconds = [best if one is None else one.first_token_s + one.per_token_s * length for one in known]
+    return _Expected(seconds, lengths)
 
 
-def _tokens(deployment: Deployment, predicted: Prediction, facts: Facts) -> float:
-    most = facts.max_tokens or deployment.max_output_tokens
-    return most if predicted.output_tokens is None else min(most, predicted.output_tokens)
+def _expected_scores(expected: _Expected, candidates: Candidates, route: Route, prompt_tokens: float) -> list[float]:
+    """By the time that the answer takes, and by what it will most likely cost."""
+    seconds, tokens = expected
+    scale = route.weight_latency / (max(seconds) or 1.0)
+    if not route.weight_cost:
+        return [scale * taken for taken in seconds]
+    costs = [
+        of_input * prompt_tokens + of_output * length
+        for (of_input, of_output, _, _), length in zip(candidates.rates, tokens, strict=True)
+    ]
+    per_cost = route.weight_cost / (max(costs) or 1.0)
+    return [scale * taken + per_cost * cost for taken, cost in zip(seconds, costs, strict=True)]
 
 
 def _add_penalties(

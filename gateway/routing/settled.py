@@ -8,7 +8,8 @@ kept in the policy's memo; the key holds everything that it depends on.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from gateway.inference.deployment import Deployment
 from gateway.policy.compiled import CompiledPolicy, Constraint, Mode, Route
@@ -20,8 +21,7 @@ from gateway.routing.decision import Removal
 from gateway.routing.rank import NONE, by_order, is_by_order
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a decision that all requests of one kind share."""
 
     route: Route | None
@@ -62,7 +62,7 @@ def _kind(policy: CompiledPolicy, facts: Facts, outcomes: Outcomes) -> Hashable:
         facts.audio,
         facts.n > 1,
         length_of(policy, facts),
-        *(is_too_long_for_edge(edge, facts) for edge in policy.edges),
+        *[is_too_long_for_edge(edge, facts) for edge in policy.edges],
     )
 
 

@@ -13,6 +13,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
+from gateway.inference.prediction import Prediction
 from gateway.inference.request import DraftWish
 from gateway.policy.compile import CompiledPolicy
 from gateway.policy.facts import Facts
@@ -102,8 +105,17 @@ def main() -> None:
             policy = write(Path(directory), models=models)
             load_s = time.perf_counter() - started
         share = len(policy.models["model0"])
+        known = {
+            name: Prediction(first_token_s=0.1 + place % 7 / 10, per_token_s=0.02, output_tokens=200.0)
+            for place, name in enumerate(policy.deployments)
+        }
+        predicted = msgspec.structs.replace(plain, predicted=known, draw=0.5)
         print(f"{policy.counts} ({share} deployments in the model; written and loaded in {load_s * 1e3:.0f} ms)")
-        for name, facts in (("no constraint applies", plain), ("two constraints apply, a draft", narrowed)):
+        for name, facts in (
+            ("no constraint applies", plain),
+            ("two constraints apply, a draft", narrowed),
+            ("no constraint, all predicted", predicted),
+        ):
             whole, best = microseconds(partial(decide, policy, facts))
             anew, best_anew = microseconds(partial(_decide_anew, policy, facts))
             print(
