@@ -9,7 +9,6 @@ Names of people are not found: list them in a tenant's dictionary.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -58,12 +57,16 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         return "found" if self.labels else "clean"
 
 
+Find = Callable[[Piece, list[Kind]], None]
+"""Adds a kind for each span of it; what was added stays when it raises OutOfTime."""
+
+
 class Finder(msgspec.Struct, frozen=True):
     """A form: the hint that it may be there, and the search for its spans."""
 
     kinds: frozenset[Kind]
     hint: str
-    find: Callable[[Piece], Iterator[Kind]]
+    find: Find
 
 
 class Recognizer:
@@ -86,8 +89,8 @@ class Recognizer:
     def _hints(self) -> re2.Set:
         return _set([finder.hint for finder in self._finders])
 
-    def read(self, piece: Piece, kinds: frozenset[Kind], spans: Counter[Kind]) -> None:
-        """Count what is found in `piece`. Raises OutOfTime."""
+    def read(self, piece: Piece, kinds: frozenset[Kind], found: list[Kind]) -> None:
+        """Add what is found in `piece`, and perhaps more than `kinds`. Raises OutOfTime."""
         hinted = self._hints.Match(piece.data)
         # The empty pattern is always found: without it RE2 ran out of memory, and has read nothing.
         indices = hinted if 0 in hinted else range(1, len(self._finders) + 1)
@@ -95,10 +98,8 @@ class Recognizer:
             if index == 0:
                 continue
             finder = self._finders[index - 1]
-            if finder.kinds & kinds:
-                for kind in finder.find(piece):
-                    if kind in kinds:
-                        spans[kind] += 1
+            if not finder.kinds.isdisjoint(kinds):
+                finder.find(piece, found)
 
     def _make_finders(self) -> Iterator[Finder]:
         """All of them; their order is that of the hints."""
@@ -159,58 +160,61 @@ class Classifier:
         return self._classify(read.texts, unread=read.unread, started=started)
 
     def _classify(self, texts: Iterable[str], *, unread: bool, started: float) -> Found:
-        spans: Counter[Kind] = Counter()
+        found: list[Kind] = []
         labels: set[str] = set()
         why = "not_text" if unread else ""
         text = "\n".join(texts)
         if len(text) > MOST_CHARACTERS:
             text, why = text[:MOST_CHARACTERS], "too_long"
         try:
-            self._read(text, spans, labels)
+            self._read(text, found, labels)
         except OutOfTime:
             why = "too_slow"
-        for kind in spans:
-            labels.update(LABELS[kind])
+        spans: dict[str, int] = {}
+        for kind in found:
+            if kind in self.kinds:
+                spans[kind.value] = spans.get(kind.value, 0) + 1
+                labels.update(LABELS[kind])
         if why:
             labels.add(UNCLASSIFIED)
         seconds = time.perf_counter() - started
         return Found(
             labels=frozenset(labels),
-            spans={str(kind): number for kind, number in spans.items()},
+            spans=spans,
             seconds=seconds,
             unread=why,
             looked=True,
         )
 
-    def _read(self, text: str, spans: Counter[Kind], labels: set[str]) -> None:
+    def _read(self, text: str, found: list[Kind], labels: set[str]) -> None:
         if self.kinds:
             self._recognizer.warm()  # what is still to be compiled is not this text's time
         clock = Clock(self.limit_s)
         for data in pieces_of(fold(text)):
             if self.kinds:
-                self._recognizer.read(Piece(data, self._recognizer.words, clock), self.kinds, spans)
+                self._recognizer.read(Piece(data, self._recognizer.words, clock), self.kinds, found)
             if self._dictionary is not None:
-                found = self._dictionary.find(data)
-                if found is None:
+                named = self._dictionary.find(data)
+                if named is None:
                     raise OutOfTime
-                labels.update(found)
+                labels.update(named)
             clock.look()
 
 
 Check = Callable[[Piece, int, int], bool]
 
 
-def _span_finder(kind: Kind, pattern: str, check: Check) -> Callable[[Piece], Iterator[Kind]]:
+def _span_finder(kind: Kind, pattern: str, check: Check) -> Find:
     compiled = _compiled(pattern)
 
-    def find(piece: Piece) -> Iterator[Kind]:
+    def find(piece: Piece, kinds: list[Kind]) -> None:
         at = 0
         while (found := compiled.search(piece.data, at)) is not None:
             piece.clock.check()
             start, end = found.span()
             right = check(piece, start, end)
             if right:
-                yield kind
+                kinds.append(kind)
             # What was taken for one may hide another, which begins behind the next space.
             space = piece.data.find(b" ", start, end)
             at = end if right or space < 0 else space
@@ -218,21 +222,21 @@ def _span_finder(kind: Kind, pattern: str, check: Check) -> Callable[[Piece], It
     return find
 
 
-def _find_emails(piece: Piece) -> Iterator[Kind]:
+def _find_emails(piece: Piece, kinds: list[Kind]) -> None:
     for start, end in emails(piece.data):
         piece.clock.check()
         if is_email(piece.data, start, end):
-            yield Kind.EMAIL
+            kinds.append(Kind.EMAIL)
 
 
-def _credential_finder(form: Credential) -> Callable[[Piece], Iterator[Kind]]:
+def _credential_finder(form: Credential) -> Find:
     compiled = _compiled(form.pattern)
 
-    def find(piece: Piece) -> Iterator[Kind]:
+    def find(piece: Piece, kinds: list[Kind]) -> None:
         for found in compiled.finditer(piece.data):
             piece.clock.check()
             if form.check is None or form.check(found[0]):
-                yield Kind.SECRET
+                kinds.append(Kind.SECRET)
                 return  # one is enough: a second key of the same kind changes no label
 
     return find

@@ -21,6 +21,7 @@ _AFTER_BYTES = 24
 _AGAINST_BYTES = 20
 _END = itemgetter(1)
 _LONGEST_WORD = 40
+_MOST_REMEMBERED = 4_096
 REACH_BYTES = _BEFORE_BYTES + 2 * _LONGEST_WORD
 """How far from a number its cues may begin or end."""
 
@@ -113,9 +114,18 @@ class CueWords:
         options.log_errors = False
         options.max_mem = 32 << 20
         self.pattern = re2.compile(rf"(?i)(?:{'|'.join(spelled)})", options)
+        self._found: dict[bytes, tuple[str, ...]] = {}
 
     def tags_of(self, word: bytes) -> tuple[str, ...]:
         """The tags of a word as it was found."""
+        tags = self._found.get(word)
+        if tags is None:
+            if len(self._found) >= _MOST_REMEMBERED:
+                self._found.clear()
+            tags = self._found[word] = self._look_up(word)
+        return tags
+
+    def _look_up(self, word: bytes) -> tuple[str, ...]:
         found = word.decode("utf-8", "replace").lower()
         if not found.isalnum():
             found = "".join(filter(str.isalnum, found))

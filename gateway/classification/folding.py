@@ -47,12 +47,9 @@ def fold(text: str) -> bytes:
     if not data.isascii():
         for begins, group in _GROUPS:
             if begins in data:
-                data = group.sub(_plain, data)
+                for character in set(group.findall(data)):
+                    data = data.replace(character, _PLAIN.get(character, character))
     return data
-
-
-def _plain(found: re.Match[bytes]) -> bytes:
-    return _PLAIN.get(found[0], found[0])
 
 
 def _unescaped(found: re.Match[bytes]) -> bytes:

@@ -23,6 +23,9 @@ class Kind(StrEnum):
     IP = "ip"
     SECRET = "secret"  # noqa: S105 - the name of a kind
 
+    __hash__ = str.__hash__
+    """An enumeration's own is written in Python, and asked for with every number that is found."""
+
 
 ALL_KINDS = frozenset(Kind)
 
