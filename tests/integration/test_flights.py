@@ -7,7 +7,7 @@ import pytest
 
 from gateway.cache import flights as module
 from gateway.cache.flights import Flights, Trip
-from gateway.cache.prompts import CacheRule, PromptCache
+from gateway.cache.prompts import CacheRule, PromptCache, lease_of
 from gateway.errors import BackendCut, BudgetSpent
 from gateway.inference.events import Finished, TextDelta
 from gateway.store.client import Store
@@ -15,7 +15,16 @@ from gateway.store.client import Store
 pytestmark = pytest.mark.store
 
 HOUR = CacheRule(ttl_s=3_600)
+LIMIT_S = 20.0
+"""What is waited for comes at once, unless the machine is busy."""
 TOKENS = ["The", " cat", " sat", " on", " the", " mat"]
+
+
+async def until(condition):
+    """Wait for something that happens by itself."""
+    async with asyncio.timeout(LIMIT_S):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 class Backend:
@@ -28,6 +37,10 @@ class Backend:
         self._steps = asyncio.Semaphore(0)
         self.fails_with = None
         self.keeps = True
+
+    async def begun(self):
+        """Whoever asked first has the lease by now: who comes later on another replica reads along."""
+        await until(lambda: self.asked == 1)
 
     def step(self, count=1):
         for _ in range(count):
@@ -71,6 +84,11 @@ class Replica:
         rider.task = asyncio.create_task(self._ride(trip, rider))
         return rider
 
+    async def read_by_another(self, key="k"):
+        """Another replica has said that it wants to read along what this one fetches."""
+        name = lease_of(key, stream=True)
+        await until(lambda: self.flights._flights[name].wanted)
+
     async def _ride(self, trip, rider):
         found = await self.flights.ride(trip, rider.emit)
         if found is not None:
@@ -100,12 +118,10 @@ class Rider:
 
     async def shown(self, text):
         """Wait until it has been shown this."""
-        async with asyncio.timeout(5):
-            while self.text != text:
-                await asyncio.sleep(0.005)
+        await until(lambda: self.text == text)
 
     async def answered(self):
-        await asyncio.wait_for(self.task, 5)
+        await asyncio.wait_for(self.task, LIMIT_S)
         assert self.text == "".join(TOKENS)
         assert [event for event in self.events if isinstance(event, Finished)] == [Finished("stop")]
 
@@ -121,7 +137,7 @@ async def replicas(store, valkey_url):
         made = []
         for url in (valkey_url, valkey_url):
             # A busy test machine is not what is tested: the time limit is generous.
-            own = await stack.enter_async_context(Store(url, timeout_s=2.0))
+            own = await stack.enter_async_context(Store(url, timeout_s=10.0))
             cache = await stack.enter_async_context(PromptCache(own, secret=b"s"))
             made.append(Replica(cache, await stack.enter_async_context(Flights(cache))))
         yield made
@@ -131,7 +147,6 @@ async def test_one_attempt_for_all_in_a_process(replicas):
     """Requests that come while the first is being answered read along from the beginning; the backend is asked once."""
     one, backend = replicas[0], Backend()
     riders = [one.ask(backend) for _ in range(20)]
-    await asyncio.sleep(0.05)
     backend.step(2)
     await asyncio.gather(*(rider.shown("The cat") for rider in riders))
     riders.append(one.ask(backend))
@@ -147,7 +162,7 @@ async def test_one_attempt_for_all_replicas(replicas):
     """Another replica's requests are shown each word while the first one's answer is still on its way."""
     backend = Backend()
     first = replicas[0].ask(backend)
-    await asyncio.sleep(0.05)
+    await backend.begun()
     other = [replicas[1].ask(backend) for _ in range(3)]
     for count, text in enumerate(["The", "The cat", "The cat sat"], start=1):
         backend.step()
@@ -197,7 +212,7 @@ async def test_the_first_one_leaves_and_another_replica_reads_on(replicas):
     """Readers on another replica count as readers."""
     backend = Backend()
     first = replicas[0].ask(backend)
-    await asyncio.sleep(0.05)
+    await backend.begun()
     other = replicas[1].ask(backend)
     backend.step()
     await other.shown("The")
@@ -224,11 +239,11 @@ async def test_everybody_leaves(replicas):
 @pytest.fixture
 def short_lease(monkeypatch):
     """A dead replica is noticed soon."""
-    monkeypatch.setattr(module, "LEASE_MS", 300)
+    monkeypatch.setattr(module, "LEASE_MS", 800)
     monkeypatch.setattr(module, "_RENEW_S", 0.05)
     from gateway.cache import prompts
 
-    monkeypatch.setattr(prompts, "LEASE_MS", 300)
+    monkeypatch.setattr(prompts, "LEASE_MS", 800)
 
 
 async def freeze(replica):
@@ -243,7 +258,7 @@ async def test_a_replica_that_dies_is_replaced_unnoticed(replicas, short_lease):
     """Its readers elsewhere get the rest from a new attempt that says the same, each word once."""
     dying, backend = Backend(), Backend()
     replicas[0].ask(dying)
-    await asyncio.sleep(0.05)
+    await dying.begun()
     others = [replicas[1].ask(backend) for _ in range(3)]
     dying.step(2)
     await asyncio.gather(*(rider.shown("The cat") for rider in others))
@@ -258,9 +273,9 @@ async def test_a_replica_that_dies_before_its_first_word(replicas, short_lease):
     """Nothing was shown, so whatever the new attempt says is the answer."""
     dying, backend = Backend(["never"]), Backend()
     replicas[0].ask(dying)
-    await asyncio.sleep(0.05)
+    await dying.begun()
     other = replicas[1].ask(backend)
-    await asyncio.sleep(0.1)
+    await replicas[0].read_by_another()
     await freeze(replicas[0])
     backend.step(99)
     await other.answered()
@@ -270,14 +285,14 @@ async def test_a_replacement_that_says_something_else(replicas, short_lease):
     """Readers who were shown the beginning of another answer get an error, not a mixture."""
     dying, backend = Backend(), Backend(["A", " dog"])
     replicas[0].ask(dying)
-    await asyncio.sleep(0.05)
+    await dying.begun()
     other = replicas[1].ask(backend)
     dying.step()
     await other.shown("The")
     await freeze(replicas[0])
     backend.step(99)
     with pytest.raises(BackendCut):
-        await asyncio.wait_for(other.task, 5)
+        await asyncio.wait_for(other.task, LIMIT_S)
     assert other.text == "The"
 
 
@@ -310,9 +325,9 @@ async def test_an_answer_that_is_not_kept_is_read_along_all_the_same(replicas):
     backend = Backend()
     backend.keeps = False
     first = replicas[0].ask(backend)
-    await asyncio.sleep(0.05)
+    await backend.begun()
     other = replicas[1].ask(backend)
-    await asyncio.sleep(0.05)
+    await replicas[0].read_by_another()
     backend.step(99)
     await first.answered()
     await other.answered()
@@ -339,11 +354,11 @@ async def test_what_is_published_goes_away(replicas, store):
     """After the answer nothing of the flight is left in the store but for a bounded time."""
     backend = Backend()
     first = replicas[0].ask(backend)
-    await asyncio.sleep(0.05)
+    await backend.begun()
     other = replicas[1].ask(backend)
     backend.step(99)
     await asyncio.gather(first.answered(), other.answered())
-    await asyncio.sleep(0.1)
+    await until(lambda: not replicas[0].flights._tasks and not replicas[1].flights._tasks)
     left = [name.decode() for name in await store.command("KEYS", "fd1:cache:*")]
     assert not any(name.endswith(":lease") for name in left)
     for name in left:
@@ -366,7 +381,7 @@ async def test_a_stale_answer_is_renewed_once(replicas):
         await replica.flights.refresh(trip)
     await asyncio.sleep(0.05)
     backend.step(99)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_S):
         while (await replicas[1].cache.look_up("k", stream=True)).found is None:
             await asyncio.sleep(0.01)
     assert backend.asked == 1
