@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -153,29 +152,6 @@ def charge(record: RequestRecord, hold: Hold | None) -> None:
     record.cost_nanousd = sum(attempt.cost_nanousd for attempt in charged)
     record.estimated = any(attempt.estimated for attempt in charged)
     _book(record, hold)
-
-
-def settle(
-    record: RequestRecord,
-    hold: Hold | None,
-    reading_on: Sequence[asyncio.Task[None]],
-    end: Callable[[Hold], None],
-) -> bool:
-    """Charge what was used so far; True: again, and then `end` the hold, when the answers still read have ended."""
-    charge(record, hold)
-    if hold is None or not reading_on:
-        return False
-    left = set(reading_on)
-
-    def read(task: asyncio.Task[None]) -> None:
-        left.discard(task)
-        if not left:
-            charge(record, hold)
-            end(hold)
-
-    for task in reading_on:
-        task.add_done_callback(read)
-    return True
 
 
 def charge_again(record: RequestRecord, hold: Hold, share: float, usage: Usage, cost_nanousd: int) -> None:

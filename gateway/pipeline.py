@@ -17,11 +17,12 @@ from dataclasses import replace
 
 import structlog
 
-from gateway.admission import Promises, again, charge_again, draft_beside, most_tokens, needed, settle, worst_case
+from gateway.admission import Promises, again, charge, charge_again, draft_beside, most_tokens, needed, worst_case
 from gateway.backends.observed import Observed
 from gateway.backends.pool import Backends
 from gateway.budgets.claim import Beside, Hold
 from gateway.budgets.ledger import Ledger
+from gateway.budgets.read_on import ends_later
 from gateway.cache.control import CacheControl
 from gateway.cache.flights import Flights, Stored, Trip
 from gateway.cache.prompts import Found, PromptCache
@@ -366,7 +367,7 @@ class Pipeline:
             try:
                 yield exchange.admitted(plan)
             finally:
-                if settle(exchange.record, hold, plan.reading_on, self._ledger.end):
+                if ends_later(exchange.record, hold, plan.reading_on, charge=charge, end=self._ledger.end):
                     stack.pop_all()
 
     async def _hold_downgraded(
