@@ -31,6 +31,7 @@ from gateway.cache.secret import follow_secret, shared_secret
 from gateway.conversations.kept import Conversations
 from gateway.edge.client import EdgeClient
 from gateway.edge.group import EdgeGroup
+from gateway.edge.shared_minilm import SharedMiniLM
 from gateway.errors import EdgeError, EdgeUnavailable, SettingsError, StoreUnavailable
 from gateway.jobs.jobs import Jobs
 from gateway.modes.confidence import Confidence
@@ -300,7 +301,10 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
         ledger = await stack.enter_async_context(Ledger(store, lease_s=settings.lease_s))
         edges = await _open_edges(stack, machine)
         health = Health(time.monotonic, metrics.health_changed)
-        backends = await stack.enter_async_context(Backends(edges, Confidence(settings.state), health=health))
+        minilm = SharedMiniLM()
+        stack.callback(minilm.close)
+        trust = Confidence(settings.state)
+        backends = await stack.enter_async_context(Backends(edges, trust, health=health, minilm=minilm))
         secret = await shared_secret(store)
         cache = await stack.enter_async_context(
             PromptCache(store, secret=secret, sealer=_sealer(settings), on_count=metrics.count_cache)
@@ -308,7 +312,7 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
         flights = await stack.enter_async_context(Flights(cache))
 
         found_before = FoundBefore(store, secret, cache.codec)
-        retrieval = await stack.enter_async_context(Retrieval(settings.state, found_before))
+        retrieval = await stack.enter_async_context(Retrieval(settings.state, found_before, minilm))
 
         def finish(record: RequestRecord) -> None:
             services.finish_unasked(record)

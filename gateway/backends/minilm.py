@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
-from typing import Any
 
 from gateway.backends.call import Call
 from gateway.backends.places import Load, Places
+from gateway.edge.shared_minilm import SharedMiniLM
 from gateway.errors import BackendTimeout, FieldUnsupported
 from gateway.inference.deployment import Backend
 from gateway.inference.events import Emit
@@ -23,15 +21,13 @@ _AT_ONCE = 4
 
 
 class MiniLMBackend:
-    """One worker's model, loaded at the first call."""
+    """Asks the worker's model, which it has no part in closing."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, minilm: SharedMiniLM) -> None:
         self.active = 0
         """Calls that run now."""
-        self._retired = False
         self._places = Places(1, backend.queue, backend=backend.name)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="minilm")
-        self._model: Any = None  # of `edge.minilm`, which is imported with the first use: numpy takes its time
+        self._minilm = minilm
 
     async def answer(self, call: Call, emit: Emit) -> None:
         """Emit one `WholeAnswer`.
@@ -56,8 +52,6 @@ class MiniLMBackend:
             raise BackendTimeout(f"{name} did not complete the answer within {seconds:g} s", deployment=name) from None
         finally:
             self.active -= 1
-            if self._retired and not self.active:
-                await self.close()
         await emit(encode_vectors(rows, wanted, model=call.deployment.model, tokens=used))
 
     async def _embed(self, call: Call, texts: Sequence[str]) -> tuple[list[bytes], int]:
@@ -65,9 +59,8 @@ class MiniLMBackend:
         began, rows, used = loop.time(), list[bytes](), 0
         call.record.connect_s = 0.0
         for start in range(0, len(texts), _AT_ONCE):
-            some, tokens = await loop.run_in_executor(
-                self._thread, self._vectors, call.deployment.id, texts[start : start + _AT_ONCE], start
-            )
+            part = texts[start : start + _AT_ONCE]
+            some, tokens = await self._minilm.run(self._vectors, call.deployment.id, part, start)
             rows += some
             used += tokens
         call.record.prefill_s = loop.time() - began
@@ -75,15 +68,14 @@ class MiniLMBackend:
 
     def _vectors(self, deployment: str, texts: Sequence[str], first: int) -> tuple[list[bytes], int]:
         """In the thread: float32 in bytes for each text, and how many tokens they have."""
-        if self._model is None:
-            self._model = import_module("gateway.edge.minilm").MiniLM()
-        read = [self._model.read(text) for text in texts]
+        model = self._minilm.loaded()
+        read = [model.read(text) for text in texts]
         for index, (tokens, is_whole) in enumerate(read, first):
             if not is_whole:
                 field = f"input[{index}]"
                 message = f"'{field}' is longer than the {len(tokens)} tokens that {deployment} reads; split it."
                 raise FieldUnsupported(message, param=field)
-        vectors = self._model.vectors([tokens for tokens, _ in read])
+        vectors = model.vectors([tokens for tokens, _ in read])
         return [row.tobytes() for row in vectors], sum(len(tokens) for tokens, _ in read)
 
     @property
@@ -92,11 +84,7 @@ class MiniLMBackend:
         return self._places.load
 
     async def close(self) -> None:
-        """End the thread, as soon as it has done what it is at."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Nothing of it is its own."""
 
     async def retire(self) -> None:
-        """Close as soon as no call runs any more."""
-        self._retired = True
-        if not self.active:
-            await self.close()
+        """Calls that run go on."""

@@ -19,6 +19,7 @@ from gateway.backends.minilm import MiniLMBackend
 from gateway.backends.openai import OpenAIBackend
 from gateway.backends.places import Load
 from gateway.backends.scoring import score
+from gateway.edge.shared_minilm import SharedMiniLM
 from gateway.errors import EdgeUnavailable
 from gateway.inference.deployment import Backend
 
@@ -36,13 +37,22 @@ class Trust(Protocol):
 class Backends:
     """Hands out clients. Two backends that differ in anything, a key or a limit, have two clients."""
 
-    def __init__(self, edges: Edges, trust: Trust | None = None, *, health: Health | None = None) -> None:
-        """`health` knows how their deployments are, `extra` how many more requests may be sent than came."""
+    def __init__(
+        self,
+        edges: Edges,
+        trust: Trust | None = None,
+        *,
+        health: Health | None = None,
+        minilm: SharedMiniLM | None = None,
+    ) -> None:
+        """`health` knows how their deployments are, `minilm` is the worker's, closed by whoever made it."""
         self.health = health or Health(time.monotonic)
         self.extra = ExtraRequests()
+        """How many more requests may be sent than came."""
         self.kept = Kept(time.monotonic)
         """How many drafts their scores let stand lately."""
-        self.meaning = Meaning()
+        self._minilm = minilm or SharedMiniLM()
+        self.meaning = Meaning(self._minilm)
         self.edges = edges
         self.leftovers = Leftovers()
         self._trust = trust
@@ -58,7 +68,6 @@ class Backends:
         await self.leftovers.close()
         for client in (*self._clients.values(), *self._leaving):
             await client.close()
-        self.meaning.close()
         self._clients.clear()
         self._leaving.clear()
 
@@ -99,8 +108,9 @@ class Backends:
     def _made(self, backend: Backend) -> OpenAIBackend | MiniLMBackend:
         client = self._clients.get(backend)
         if client is None:
-            kind = MiniLMBackend if backend.type == "minilm" else OpenAIBackend
-            client = self._clients[backend] = kind(backend)
+            here = backend.type == "minilm"
+            client = MiniLMBackend(backend, self._minilm) if here else OpenAIBackend(backend)
+            self._clients[backend] = client
         return client
 
     async def score(self, call: Call, text: str) -> tuple[float, ...]:

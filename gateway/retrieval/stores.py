@@ -8,8 +8,9 @@ from collections.abc import Collection
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
+from gateway.edge.shared_minilm import SharedMiniLM
 from gateway.errors import RetrievalFailed
 from gateway.retrieval.filters import Filter, read_filter
 from gateway.retrieval.found import FoundBefore
@@ -50,13 +51,14 @@ class Retrieval:
     Args:
         state: the gateway's state folder, where the indexes of `files` stores lie.
         found_before: the cache of results.
+        minilm: the worker's, closed by whoever made it.
     """
 
-    def __init__(self, state: Path, found_before: FoundBefore) -> None:
+    def __init__(self, state: Path, found_before: FoundBefore, minilm: SharedMiniLM | None = None) -> None:
         self._state = state
         self._found_before = found_before
         self._searches: dict[PassageStore, Search] = {}
-        self._embedder: Any = None
+        self._minilm = minilm or SharedMiniLM()
 
     async def __aenter__(self) -> Self:
         return self
@@ -118,13 +120,8 @@ class Retrieval:
         return found, False
 
     def _opened(self, store: PassageStore) -> Search:
-        search: Search = import_module(_MODULES[store.type]).open_search(store, self._state, self._model)
+        search: Search = import_module(_MODULES[store.type]).open_search(store, self._state, self._minilm.loaded)
         return search
-
-    def _model(self) -> Any:  # noqa: ANN401 its room is imported with the first use
-        if self._embedder is None:
-            self._embedder = import_module("gateway.edge.minilm").MiniLM()
-        return self._embedder
 
 
 @functools.lru_cache(maxsize=256)

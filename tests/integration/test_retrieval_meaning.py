@@ -47,7 +47,7 @@ async def retrieval(store, tmp_path, model):
         (documents / name).write_text(text)
     build(documents, IndexFolder(tmp_path / "state", "handbook"), model)
     async with Retrieval(tmp_path / "state", FoundBefore(store, b"s", EntryCodec(1_000_000, None))) as opened:
-        opened._embedder = model
+        opened._minilm._model = model
         yield opened
 
 

@@ -4,14 +4,15 @@ import threading
 import pytest
 
 from gateway.backends.meaning import Meaning
+from gateway.edge.shared_minilm import SharedMiniLM
 from gateway.errors import SettingsError
 
 
 @pytest.fixture
 def meaning():
-    made = Meaning()
-    yield made
-    made.close()
+    minilm = SharedMiniLM()
+    yield Meaning(minilm)
+    minilm.close()
 
 
 async def test_what_says_the_same_is_more_alike_than_what_does_not(meaning):
