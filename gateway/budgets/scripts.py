@@ -16,6 +16,7 @@ class Scripts:
         self.hold = _read("hold")
         self.extend = _read("extend")
         self.settle = _read("settle")
+        self.settle_many = _read("settle_many")
         self.book = _read("book")
         self.renew = _read("renew")
         self.expire = _read("expire")

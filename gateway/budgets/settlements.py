@@ -1,8 +1,12 @@
-"""What has to be booked: the calls that a settler makes until each has succeeded once."""
+"""What has to be booked: the calls that a settler makes until each has succeeded once.
+
+Open holds under the same limits are settled in one call (`settle_many.lua`), as long as there is nothing special about
+them; whatever that call leaves is settled by itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
@@ -13,10 +17,14 @@ from gateway.budgets.leases import OpenHold
 from gateway.budgets.memory import Memory
 from gateway.budgets.scripts import Scripts
 from gateway.budgets.terms import Clock, Terms
+from gateway.errors import StoreUnavailable
 from gateway.store.client import ScriptCall
+from gateway.store.line import Answer
 from gateway.store.script import RUN
 
 _pack = msgspec.msgpack.Encoder().encode
+_DONE, _BOOKED, _OTHER_EPOCH, _SEND_RECORD, _LEFT = range(5)
+"""What `settle.lua` says first; the last one is what `settle_many.lua` left."""
 
 
 class Outcome(Enum):
@@ -38,6 +46,10 @@ class Settlement(Protocol):
     refusals: int
     """How often the server refused it."""
 
+    @property
+    def group(self) -> Hashable:
+        """Those of the same group may go in one call; itself, where it goes alone."""
+
     def call(self) -> ScriptCall:
         """The call, with what is known now."""
 
@@ -48,7 +60,10 @@ class Settlement(Protocol):
 class Settling:
     """Book a hold at its charge."""
 
-    __slots__ = ("_charge", "_entry", "_memory", "_scripts", "_with_record", "may_have_run", "refusals", "tenant")
+    __slots__ = (
+        *("_alone", "_charge", "_entry", "_memory", "_scripts", "_with_record"),
+        *("may_have_run", "refusals", "tenant"),
+    )
 
     def __init__(self, entry: OpenHold, memory: Memory, scripts: Scripts) -> None:
         self.tenant = entry.terms.tenant
@@ -59,6 +74,12 @@ class Settling:
         self._memory = memory
         self._scripts = scripts
         self._with_record = False
+        self._alone = False
+
+    @property
+    def group(self) -> Hashable:
+        is_plain = not (self._alone or self._with_record or self.may_have_run or self.refusals)
+        return self._entry.terms if is_plain else self
 
     def call(self) -> ScriptCall:
         entry, charge = self._entry, self._charge
@@ -82,12 +103,43 @@ class Settling:
 
     def answered(self, answer: list[Any]) -> Outcome:
         what = answer[0]
-        if what == 1:
+        if what == _BOOKED:
             self._memory.of(self.tenant).note_spent(answer[1].decode(), answer[3], self._entry.terms, answer, 4)
-        if what == 3:
+        elif what == _SEND_RECORD:
             self._with_record = True
             return Outcome.AGAIN
-        return Outcome.TELL if what == 2 else Outcome.DONE
+        elif what == _LEFT:
+            self._alone = True
+            return Outcome.AGAIN
+        return Outcome.TELL if what == _OTHER_EPOCH else Outcome.DONE
+
+    def call_with(self, others: Sequence[Settling]) -> ScriptCall:
+        """One call for this one and `others` of its group."""
+        terms = self._entry.terms
+        rows = [one.row for one in (self, *others)]
+        words = _pack((self._memory.of(self.tenant).epoch, terms.packed_fields, *rows))
+        return ScriptCall(self._scripts.settle_many, terms.keys, (RUN, words))
+
+    def answers_with(self, others: Sequence[Settling], answer: list[Any]) -> list[list[Any]]:
+        """What the answer to such a call says to each of them."""
+        if answer[0] == _OTHER_EPOCH:
+            return [answer] * (1 + len(others))
+        terms = self._entry.terms
+        self._memory.of(self.tenant).note_spent(answer[1].decode(), answer[3], terms, answer, 4)
+        return [[_DONE if is_booked else _LEFT] for is_booked in answer[4 + 2 * len(terms.fields) :]]
+
+    @property
+    def row(self) -> tuple[str | int, ...]:
+        """What such a call says of it."""
+        charge = self._charge
+        return (
+            self._entry.hold.id,
+            charge.tokens,
+            charge.nanousd,
+            charge.input_tokens,
+            charge.output_tokens,
+            int(charge.estimated),
+        )
 
 
 class GivingUp:
@@ -100,6 +152,10 @@ class GivingUp:
         self.may_have_run = False
         self.refusals = 0
         self._call = ScriptCall(scripts.settle, terms.keys, (RUN, _pack(("", hold_id, 0, 0, 0, 0, 0, 0, "", 0, ()))))
+
+    @property
+    def group(self) -> Hashable:
+        return self
 
     def call(self) -> ScriptCall:
         return self._call
@@ -138,6 +194,10 @@ class Reporting:
         self._scripts = scripts
         self._reported = reported
 
+    @property
+    def group(self) -> Hashable:
+        return self
+
     def call(self) -> ScriptCall:
         charge, terms = self._charge, self._terms
         words = _pack(
@@ -166,3 +226,27 @@ class Reporting:
             self._memory.of(self.tenant).note(answer[1].decode(), answer[3], self._terms, answer, 4)
         self._reported()
         return Outcome.DONE
+
+
+def grouped(batch: Sequence[Settlement]) -> list[list[Settlement]]:
+    """A batch in what may go in one call each, in its order."""
+    groups: dict[Hashable, list[Settlement]] = {}
+    for settlement in batch:
+        groups.setdefault(settlement.group, []).append(settlement)
+    return list(groups.values())
+
+
+def call_of(group: Sequence[Settlement]) -> ScriptCall:
+    """The call that settles a group."""
+    first, *others = group
+    if isinstance(first, Settling) and others:
+        return first.call_with([one for one in others if isinstance(one, Settling)])
+    return first.call()
+
+
+def answers_of(group: Sequence[Settlement], answer: Answer) -> Sequence[Answer]:
+    """What the answer to a group's call says to each of it."""
+    first, *others = group
+    if isinstance(answer, StoreUnavailable) or not others or not isinstance(first, Settling):
+        return [answer] * len(group)
+    return first.answers_with([one for one in others if isinstance(one, Settling)], answer)

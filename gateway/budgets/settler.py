@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 
-from gateway.budgets.settlements import Outcome, Settlement
+from gateway.budgets.settlements import Outcome, Settlement, answers_of, call_of, grouped
 from gateway.errors import StoreRefused, StoreUnavailable
 from gateway.store.client import Store
 from gateway.store.line import Answer
@@ -97,21 +97,22 @@ class Settler:
 
     async def _book(self, batch: list[Settlement]) -> bool:
         """False when some are to be tried again. Empties `batch` of what is sorted out."""
-        calls = [settlement.call() for settlement in batch]
+        groups = grouped(batch)
         sent = self._store.healthy
         try:
-            answers = await self._store.scripts(calls)
+            answers = await self._store.scripts([call_of(group) for group in groups])
         except StoreUnavailable:
             for settlement in batch:
                 settlement.may_have_run = settlement.may_have_run or sent
             raise
         again, tell = list[Settlement](), set[str]()
-        for settlement, answer in zip(batch, answers, strict=True):
-            outcome = self._sort_out(settlement, answer, sent=sent)
-            if outcome is not Outcome.DONE:
-                again.append(settlement)
-            if outcome is Outcome.TELL:
-                tell.add(settlement.tenant)
+        for group, answer in zip(groups, answers, strict=True):
+            for settlement, said in zip(group, answers_of(group, answer), strict=True):
+                outcome = self._sort_out(settlement, said, sent=sent)
+                if outcome is not Outcome.DONE:
+                    again.append(settlement)
+                if outcome is Outcome.TELL:
+                    tell.add(settlement.tenant)
         smooth = not any(isinstance(answer, StoreUnavailable) for answer in answers)
         batch[:] = again
         for tenant in tell:
