@@ -25,13 +25,18 @@ string(REPLACE
             const float mv = mp ? slope*GGML_CPU_FP16_TO_FP32(mp[ic]) : 0.0f;
 " changed "${code}")
 string(REPLACE
-    "                    for (int tk = 0; tk < kv_tile; tk++) {
-                        mask32[tq"
-    "                    int hidden = 0;
-                    while (hidden + 4 <= kv_tile && four_hidden(mp_row + ic + hidden)) { hidden += 4; }
-                    std::fill_n(mask32 + tq * KV_TILE_SZ, hidden, -INFINITY);
-                    for (int tk = hidden; tk < kv_tile; tk++) {
-                        mask32[tq" changed "${changed}")
+    "                bool can_skip = true;
+"
+    "                bool hidden = kv_tile % 4 == 0;
+                for (int tq = 0; hidden && tq < tile_rows; tq++) {
+                    const ggml_fp16_t * row = (const ggml_fp16_t *)((const char *) mask->data + (iq1 + tq)*mask->nb[1] + (iq2%mask->ne[2])*mask->nb[2] + (iq3%mask->ne[3])*mask->nb[3]);
+                    for (int tk = 0; hidden && tk < kv_tile; tk += 4) {
+                        hidden = four_hidden(row + ic + tk);
+                    }
+                }
+                if (hidden) { continue; }
+                bool can_skip = true;
+" changed "${changed}")
 string(REPLACE
     "static void ggml_compute_forward_flash_attn_ext_f16_one_chunk("
     "static inline bool four_hidden(const ggml_fp16_t * mask) {

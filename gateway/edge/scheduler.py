@@ -2,12 +2,14 @@
 
 Theory. One context serves many sequences at once. A step decodes one batch of rows (a row: one token of one sequence).
 
-  - A job that produces needs one row a step: its newest token. These rows come first, so that reading a long prompt
-    never stops those who already see text.
-  - Jobs that read their prompts fill the step up to `step_rows`, the oldest first, interactive before background:
-    finishing one after the other gives a better median TTFT than all at once. In a crowd most go side by side, so that
-    the last waits less than twice as long as the median. A round number of rows in all is what the kernels like:
-    64 rows take 142 ms, 64 to read and 16 beside them 222 ms.
+  - A job that produces needs one row a step: its newest token. Jobs that read their prompts fill a step up to
+    `step_rows`. All rows that there are go together when they are fewer than that; otherwise reading and producing
+    take turns, so that a long prompt stops those who already see text for two steps at a time. Rows of many sequences
+    beside a prompt's are dear: llama.cpp's attention over 64 rows or more takes the cells of all of them for each
+    (64 to read: 90 ms; 15 to produce: 50 ms; 49 and 15 in one step: 420 ms).
+  - The oldest reads first, interactive before background: finishing one after the other gives a better median TTFT
+    than all at once. In a crowd some go side by side, so that the last waits less than twice as long as the median.
+    One that begins with what another is just reading waits for that, and copies it.
   - The prefix cache is looked up when a job's first row is planned, not when it arrives: so a job finds what the one
     before it has just read.
 
@@ -19,8 +21,8 @@ Where a job can be:
 
 Cells. A kept prefix is evicted whenever a row needs its cells. Jobs are admitted for what they need soon, not for the
 worst case, so cells can run out in mid-answer. Then a job may take the place of those only that rank lower (background,
-or younger); they go back to the queue and are read again later. The first in rank can therefore always go on, and
-every plan with active jobs has a row.
+or younger); they go back to the queue and are read again later. The first in rank can therefore always go on when
+it is its turn, and every plan with active jobs has a row.
 
 No I/O, no llama.cpp, no clock: `Memory` is what it asks of the model, and times are given.
 """
@@ -38,8 +40,12 @@ from gateway.edge.queue import FairQueue
 
 _CROWD = 8
 """Jobs that read their prompts at the same time, beyond which a step is shared."""
-_TOGETHER = 0.75
-"""How many of a crowd share each step."""
+_TOGETHER = 1 / 4
+"""How many of a crowd share each step: of all that are active."""
+_READING_STEPS = 2
+"""Steps for reading between two for producing."""
+_WORTH_WAITING = 16
+"""Tokens that another is about to read, from which on a job waits for them."""
 
 
 class Memory(Protocol):
@@ -61,7 +67,8 @@ class Limits:
     active: int = 16
     waiting: int = 64
     step_rows: int = 64
-    """Rows up to which a step is filled with prompt tokens: how long a reader stalls the others."""
+    """Rows up to which a step is filled with prompt tokens: how long a reader stalls the others. llama.cpp's
+    attention works on 64 at once, and on fewer one by one."""
     kept_cells: int = 2_048
     """Cells that kept prefixes may hold beside those of running jobs. Each one costs all rows attention time, masked
     as it is: 6,000 of them take 7.1 ms a row to 9.6, and a prompt from 400 tokens/s to 260."""
@@ -113,6 +120,8 @@ class Scheduler:
         self.counters = Counters()
         self._memory = memory
         self._free_sequences = list(range(limits.sequences - 1, -1, -1))
+        self._read_since = 0
+        """Steps since one in which all who could produced."""
 
     # --- jobs come and go ---------------------------------------------------------------------------------------
 
@@ -148,23 +157,17 @@ class Scheduler:
         if not self.active:
             return None
         batch = Batch()
-        for job in self._ranked():
-            ready = job.sequence != NO_SEQUENCE and job.pending == 1
-            if ready and self._room(job, 1, batch):
-                self._place(job, 1, batch)
-                batch.decode_tokens += 1
-        budget = max(1, self.limits.step_rows - batch.decode_tokens)
-        readers = [job for job in self._ranked() if job.sequence == NO_SEQUENCE or job.pending > 1]
-        together = int(_TOGETHER * len(readers)) if len(readers) > _CROWD else 1
-        for place, job in enumerate(readers[: together - 1]):
-            budget -= self._read(job, -(-budget // (together - place)), batch, now_s)
-        for job in self._ranked():
-            if budget > 0:
-                budget -= self._read(job, budget, batch, now_s)
+        together = sum(job.pending for job in self.active) < self.limits.step_rows
+        read_first = self._read_since < _READING_STEPS and not together
+        turns = (self._read_prompts, self._produce) if read_first else (self._produce, self._read_prompts)
+        for turn in turns:
+            if together or not batch.parts:
+                turn(batch, now_s)
         return batch
 
     def commit(self, batch: Batch) -> None:
         """The step was decoded."""
+        self._read_since = 0 if batch.decode_tokens else self._read_since + 1
         for job, rows in batch.parts:
             job.computed += rows
             self.queue.count(job.tenant, rows)
@@ -234,6 +237,26 @@ class Scheduler:
 
     # --- rows ---------------------------------------------------------------------------------------------------
 
+    def _produce(self, batch: Batch, _now_s: float) -> None:
+        for job in self._ranked():
+            if _produces(job) and self._room(job, 1, batch):
+                self._place(job, 1, batch)
+                batch.decode_tokens += 1
+
+    def _read_prompts(self, batch: Batch, now_s: float) -> None:
+        budget = max(1, self.limits.step_rows - batch.decode_tokens)
+        readers = [job for job in self._ranked() if not _produces(job)]
+        together = int(_TOGETHER * len(self.active)) if len(readers) > _CROWD else 1
+        sharing: list[Job] = []
+        for job in readers:
+            if len(sharing) < together and not self._waits(job, sharing):
+                sharing.append(job)
+        for place, job in enumerate(sharing):
+            budget -= self._read(job, -(-budget // (len(sharing) - place)), batch, now_s)
+        for job in readers:
+            if budget > 0 and not self._waits(job, [placed for placed, _ in batch.parts]):
+                budget -= self._read(job, budget, batch, now_s)
+
     def _read(self, job: Job, budget: int, batch: Batch, now_s: float) -> int:
         """Plans rows of the job's prompt; returns how many."""
         if job not in self.active or any(placed is job for placed, _ in batch.parts):
@@ -249,6 +272,14 @@ class Scheduler:
             self._place(job, rows, batch)
             batch.prefill_tokens += rows
         return rows
+
+    def _waits(self, job: Job, reading: list[Job]) -> bool:
+        """Whether one of those who are reading will soon have more of this one's first tokens than anyone has."""
+        if job.sequence != NO_SEQUENCE:
+            return False
+        coming = [common_length(other.tokens, job.tokens) for other in reading if other.domain == job.domain]
+        wanted = max(coming, default=0) - _WORTH_WAITING
+        return wanted >= 0 and wanted >= self._match(job.domain, job.tokens)[1]
 
     def _place(self, job: Job, rows: int, batch: Batch) -> None:
         end = job.computed + rows
@@ -358,3 +389,8 @@ class Scheduler:
         self.cells.trim(sequence, 0)
         self._memory.trim(sequence, 0)
         self._free_sequences.append(sequence)
+
+
+def _produces(job: Job) -> bool:
+    """One token is to be decoded, and then the next is sampled."""
+    return job.sequence != NO_SEQUENCE and job.pending == 1
