@@ -14,8 +14,9 @@
     │   ├── Conflict                 409 a name that is taken, a change that another overtook
     │   ├── BodyTooLarge             413
     │   ├── UnsupportedEncoding      415 the body is packed in a way that is not known here
-    │   ├── BudgetSpent              429 a token or money budget is used up; waiting will not help soon
-    │   └── RateLimited              429 too fast; `retry_after_s` says when
+    │   └── LimitReached             429 what a tenant may use is used up
+    │       ├── BudgetSpent          429 a token or money budget; waiting will not help soon
+    │       └── RateLimited          429 too fast; `retry_after_s` says when
     ├── BackendError                     what answers for the model failed
     │   ├── BackendUnreachable       502 could not connect
     │   ├── BackendBusy              503 too many requests wait for it already
@@ -46,8 +47,10 @@ may succeed (`retryable`), and whether its message may be shown to a client (`sa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 
@@ -80,7 +83,7 @@ class FirstdraftError(Exception):
         """Response headers that belong to this error (`retry-after` in whole seconds, `x-should-retry`)."""
         if self.retry_after_s is None:
             return {}
-        return {"retry-after": str(max(1, round(self.retry_after_s)))}
+        return {"retry-after": str(max(1, math.ceil(self.retry_after_s)))}
 
 
 _LONGEST_DETAIL = 400
@@ -194,22 +197,31 @@ class UnsupportedEncoding(RequestError):
     code = "unsupported_content_encoding"
 
 
-class BudgetSpent(RequestError):
-    """A budget is used up (`code: insufficient_quota`); SDKs are told not to retry."""
+class LimitReached(RequestError):
+    """What a tenant may use is used up. `left` are the headers that say what is left, as answers have them.
+
+    Where no wait would help, SDKs are told not to retry.
+    """
 
     status = 429
-    type = "insufficient_quota"
-    code = "insufficient_quota"
+    left: Mapping[str, str] = MappingProxyType({})
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"x-should-retry": "false"}
+        again = super().headers or {"x-should-retry": "false"}
+        return {**again, **self.left}
 
 
-class RateLimited(RequestError):
-    """Requests or tokens come faster than the tenant's rate."""
+class BudgetSpent(LimitReached):
+    """A budget is used up (`code: insufficient_quota`)."""
 
-    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+
+class RateLimited(LimitReached):
+    """Requests or tokens come faster than the tenant's rate; without `retry_after_s` it is too large for it."""
+
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
     retryable = True

@@ -27,7 +27,7 @@ import msgspec
 import structlog
 
 from gateway.budgets.allowance import Allowance
-from gateway.budgets.claim import Charge, Claim, Hold, Left, worst_case
+from gateway.budgets.claim import Charge, Claim, Hold, Left, grant_headers, worst_case
 from gateway.budgets.leases import Leases, OpenHold
 from gateway.budgets.limit import Limit
 from gateway.budgets.memory import Memory
@@ -55,7 +55,7 @@ from gateway.budgets.terms import (
     readable,
 )
 from gateway.budgets.warnings import Warnings
-from gateway.errors import FirstdraftError, StoreUnavailable
+from gateway.errors import FirstdraftError, LimitReached, StoreUnavailable
 from gateway.store.client import Store
 from gateway.store.script import RUN
 
@@ -186,7 +186,10 @@ class Ledger:
                 return self._without_store(claim, terms, hold_id, trouble)
             raise
         if reply.what != HELD:
-            raise _refusal(claim, reply)
+            refusal = _refusal(claim, reply)
+            if isinstance(refusal, LimitReached):
+                refusal.left = grant_headers(reply.left, reply.requests, reply.tokens)
+            raise refusal
         hold = Hold(
             hold_id=hold_id,
             claim=claim,

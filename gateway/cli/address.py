@@ -67,3 +67,9 @@ def trusted(ca: str | None) -> ssl.SSLContext | bool:
 def trusts_environment(url: str) -> bool:
     """Whether a proxy that the environment names is to be used: it is for the world outside, not for this machine."""
     return httpx.URL(url).host not in _LOOPBACK
+
+
+def reason(error: Exception) -> str:
+    """Why a gateway could not be asked, and what helps where its certificate is the reason."""
+    text = str(error).rstrip(".") or type(error).__name__
+    return f"{text}; --ca FILE names the certificate to trust" if "CERTIFICATE_VERIFY_FAILED" in text else text

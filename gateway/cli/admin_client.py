@@ -8,7 +8,7 @@ from typing import Any
 import click
 import httpx
 
-from gateway.cli.address import GatewayUrl, trusted, trusts_environment
+from gateway.cli.address import GatewayUrl, reason, trusted, trusts_environment
 from gateway.cli.key import KEY_VARIABLE, key_header
 
 _ASK_S = 10.0
@@ -43,7 +43,7 @@ def ask_admin(method: str, url: str, path: str, ca: str | None, body: dict[str, 
         if answer.is_error:
             raise click.ClickException(f"{answer.status_code}: {found['error']['message']}")
     except httpx.HTTPError as error:
-        raise click.ClickException(f"{url} cannot be reached: {error}") from None
+        raise click.ClickException(f"{url} cannot be reached: {reason(error)}") from None
     except (ValueError, KeyError, TypeError):
         raise click.ClickException(f"{url} answers, and is no admin surface of Firstdraft") from None
     return found

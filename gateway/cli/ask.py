@@ -13,7 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.live import Live
 
-from gateway.cli.address import CA, trusted, trusts_environment, url_option
+from gateway.cli.address import CA, reason, trusted, trusts_environment, url_option
 from gateway.cli.answer import Answer, Chunk
 from gateway.cli.key import KEY_VARIABLE, key_header
 from gateway.wire.sse import SSEDecoder
@@ -61,7 +61,7 @@ def ask(
         ) as client:
             answer = _watch(client, body)
     except httpx.HTTPError as error:
-        message = f"{url}: {_reason(error)}. Is the gateway running? `firstdraft serve` starts one."
+        message = f"{url}: {reason(error)}. Is the gateway running? `firstdraft serve` starts one."
         raise click.ClickException(message) from None
     except msgspec.DecodeError as error:
         message = f"{url}: answered something that no Firstdraft gateway says: {error}"
@@ -70,17 +70,11 @@ def ask(
         sys.exit(1)
 
 
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
 def _watch(client: httpx.Client, body: dict[str, object]) -> Answer:
     answer = Answer()
     console = Console(highlight=False)
     started = time.monotonic()
-    with Live(
-        answer.drawn(), console=console, refresh_per_second=_FRAMES_PER_SECOND, get_renderable=answer.drawn
-    ) as live:
+    with Live(console=console, refresh_per_second=_FRAMES_PER_SECOND, get_renderable=answer.drawn, transient=True):
         with client.stream("POST", "/v1/chat/completions", json=body) as response:
             if response.status_code == httpx.codes.OK:
                 for chunk in _chunks(response):
@@ -88,9 +82,7 @@ def _watch(client: httpx.Client, body: dict[str, object]) -> Answer:
             else:
                 answer.error = _refusal(response)
         answer.notes += _notes(client, response, time.monotonic() - started)
-        live.refresh()
-    if not console.is_terminal:
-        console.line()  # a file's or a pipe's last line ends, too
+    console.print(answer.drawn())
     return answer
 
 
@@ -106,7 +98,9 @@ def _refusal(response: httpx.Response) -> str:
     response.read()
     try:
         error = response.json()["error"]
-        return f"{response.status_code} {error.get('code') or error.get('type')}: {error['message']}"
+        text = f"{response.status_code} {error.get('code') or error.get('type')}: {error['message']}"
+        is_key = response.status_code == httpx.codes.UNAUTHORIZED
+        return f"{text} Here the key is what {KEY_VARIABLE} holds." if is_key else text
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{response.status_code} from something that is no Firstdraft gateway"
 

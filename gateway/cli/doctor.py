@@ -8,7 +8,7 @@ import time
 import click
 import httpx
 
-from gateway.cli.address import CA, trusted, trusts_environment, url_option
+from gateway.cli.address import CA, reason, trusted, trusts_environment, url_option
 from gateway.cli.key import KEY_VARIABLE, key_header
 from gateway.telemetry.diagnosis import PHASES, Deployment, Diagnosis, Scrape, diagnose
 
@@ -45,7 +45,7 @@ def _metrics(url: str, ca: str | None) -> str:
             if response.status_code == httpx.codes.NOT_FOUND:
                 response = client.get("/admin/metrics")  # `--metrics-on admin`, without a port of its own
     except httpx.HTTPError as error:
-        click.echo(f"{url} cannot be reached: {error}", err=True)
+        click.echo(f"{url} cannot be reached: {reason(error)}", err=True)
         sys.exit(1)
     if response.status_code == httpx.codes.UNAUTHORIZED:
         click.echo(f"{url} shows its metrics to the admin key alone: set {KEY_VARIABLE}", err=True)

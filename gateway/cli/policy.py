@@ -75,7 +75,9 @@ def check(*, directory: Path, strict: bool, as_json: bool) -> None:
         return
     for warning in loaded.warnings:
         click.echo(f"{warning} (warning)", err=True)
-    counts = ", ".join(f"{number} {name}" for name, number in loaded.counts.items())
+    counts = ", ".join(
+        f"{number} {name.removesuffix('s') if number == 1 else name}" for name, number in loaded.counts.items()
+    )
     click.echo(f"{directory} is right: version {loaded.version}; {counts}")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import httpx
 
-from gateway.cli.address import CA, trusted, trusts_environment, url_option
+from gateway.cli.address import CA, reason, trusted, trusts_environment, url_option
 from gateway.cli.policy_folder import JSON
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def status(*, url: str, ca: str | None, as_json: bool) -> None:
         answer = httpx.get(f"{url}/readyz", timeout=_ASK_S, verify=trusted(ca), trust_env=trusts_environment(url))
         found: dict[str, Any] = answer.json()["policy"]
     except httpx.HTTPError as error:
-        raise click.ClickException(f"{url} cannot be reached: {error}") from None
+        raise click.ClickException(f"{url} cannot be reached: {reason(error)}") from None
     except (ValueError, KeyError, TypeError):
         raise click.ClickException(f"{url} answers, and is no Firstdraft gateway") from None
     version, refused, workers = found.get("version", ""), found.get("refused"), found.get("workers", {})

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import click
 import httpx
 
-from gateway.cli.address import CA, trusted, trusts_environment, url_option
+from gateway.cli.address import CA, reason, trusted, trusts_environment, url_option
 
 _POLL_S = 0.25
 _LONGEST_ANSWER_S = 5.0
@@ -58,7 +58,7 @@ def _look(url: str, verify: ssl.SSLContext | bool) -> _Seen:  # noqa: FBT001 as 
         parts = {name: part for name, part in body.items() if isinstance(part, dict)}
         whole = f"{url} is {body['status']}"
     except httpx.HTTPError as error:
-        return _Seen(ready=False, whole=f"{url} cannot be reached: {error}")
+        return _Seen(ready=False, whole=f"{url} cannot be reached: {reason(error)}")
     except (ValueError, KeyError, TypeError, AttributeError):
         return _Seen(ready=False, whole=f"{url} answers, and is no Firstdraft gateway")
     return _Seen(ready=response.status_code == httpx.codes.OK, whole=whole, parts=parts)

@@ -196,7 +196,8 @@ async def test_spent_budget(ledger, store):
     first = datetime.now(UTC).replace(day=1)
     assert f"{(first + timedelta(days=31)).replace(day=1):%Y-%m-%d} 00:00:00 UTC" in message
     assert caught.value.code == "insufficient_quota"
-    assert caught.value.headers == {"x-should-retry": "false"}
+    assert caught.value.headers["x-should-retry"] == "false"
+    assert caught.value.headers["x-ratelimit-remaining-tokens"] == "0"
     assert await open_in_store(store) == 0 or await left(ledger) == 0
 
 

@@ -41,6 +41,7 @@ def test_spent_budget(limit, left, parts):
 
 def test_rate():
     """The sentence names tenant, rate and when to try again; the header says the same in whole seconds."""
+    assert rate_limited(CLAIM, 1.1).headers == {"retry-after": "2"}  # who comes in time is not refused again
     error = rate_limited(CLAIM, 1.5)
     assert "'acme'" in error.message
     assert "600 requests and 200,000 tokens in 60 s" in error.message
@@ -49,7 +50,7 @@ def test_rate():
 
 
 def test_larger_than_the_rate():
-    """Waiting would not help, so no time is named."""
+    """Waiting would not help, so no time is named, and SDKs do not try again."""
     error = larger_than_rate(CLAIM)
     assert "1,501 tokens" in error.message
-    assert error.headers == {}
+    assert error.headers == {"x-should-retry": "false"}
