@@ -26,7 +26,7 @@ from gateway.budgets.read_on import ends_later
 from gateway.cache.control import CacheControl
 from gateway.cache.flights import Flights, Stored, Trip
 from gateway.cache.prompts import Found, PromptCache
-from gateway.classification import labels
+from gateway.classification import labels, language
 from gateway.errors import BudgetSpent, RetrievalFailed
 from gateway.exchange import Exchange, Repeatable
 from gateway.inference.beginning import beginning_of
@@ -203,7 +203,7 @@ class Pipeline:
             json_output=request.json_output,
             logprobs=request.logprobs,
             n=request.n,
-            language="",
+            language=language.language_of(request) if exchange.policy.reads_language else "",
             metadata=request.metadata,
             headers=exchange.believed,
             hour=time.gmtime().tm_hour,

@@ -30,7 +30,7 @@ ALSO = ("images", "audio", "json", "logprobs")
 @click.option("--prompt-tokens", type=click.IntRange(min=0), help="Its length in tokens, instead of a prompt.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="The client's limit for the answer.")
 @click.option("--label", "labels", multiple=True, help="A label of the request. May be repeated.")
-@click.option("--language", default="", help="The prompt's language, where it is known.")
+@click.option("--language", default="", help="The prompt's language, where it is not to be told from the prompt.")
 @click.option("--metadata", multiple=True, metavar="NAME=VALUE", help="The client's metadata. May be repeated.")
 @click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="Set by a trusted proxy. Repeatable.")
 @click.option("--draft", type=click.Choice(["off", "frames", "reasoning"]), help="The client's wish for a draft.")
@@ -93,7 +93,7 @@ def explain(
         json_output="json" in also,
         logprobs="logprobs" in also,
         n=n,
-        language=language,
+        language=language or _language(loaded, request),
         metadata=_metadata(metadata),
         headers={name.lower(): value for name, value in _pairs("--header", headers).items()},
         hour=time.gmtime().tm_hour if hour is None else hour,
@@ -111,7 +111,7 @@ def _show(loaded: CompiledPolicy, facts: Facts, found: Found, *, as_json: bool) 
 
     explanation = explaining.explain(loaded, facts)
     if as_json:
-        known = {"labels": sorted(facts.labels), "found": found.spans}
+        known = {"labels": sorted(facts.labels), "found": found.spans, "language": facts.language}
         click.echo(json.dumps({**explaining.as_json(explanation), **known}))
     else:
         _print(explanation, facts, found)
@@ -165,6 +165,13 @@ def _labels(
         return gather(tenant=tenant, header=",".join(named), metadata=metadata.get("labels", ""), found=found)
     except InvalidRequest as problem:
         raise click.UsageError(f"--label: {problem.message}") from None
+
+
+def _language(loaded: CompiledPolicy, request: InferenceRequest) -> str:
+    """The prompt's language, where the policy asks for it."""
+    from gateway.classification.language import language_of
+
+    return language_of(request) if loaded.reads_language else ""
 
 
 def _request(prompt: str, also: tuple[str, ...]) -> InferenceRequest:

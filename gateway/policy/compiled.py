@@ -331,11 +331,14 @@ class CompiledPolicy:
     memo: Memo = field(default_factory=Memo, init=False, compare=False, repr=False)
     index: RuleIndex = field(init=False, compare=False, repr=False)
     """Constraints and routes by their conditions."""
+    reads_language: bool = field(init=False, default=False)
+    """Some condition asks for the prompt's language: else nobody looks for it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "index", RuleIndex(self.constraints, self.routes))
         forwarded = frozenset[str]().union(*(backend.forward_headers for backend in self.backends.values()))
         object.__setattr__(self, "forwarded", forwarded)
+        object.__setattr__(self, "reads_language", self.conditions.read("request.language"))
 
     def believed(self, peer: str | None, values_of: Callable[[str], Sequence[str]]) -> dict[str, str]:
         """Of a request's headers those that its peer, an IP address, may set; names in lower case.

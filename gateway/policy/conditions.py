@@ -21,7 +21,7 @@ from gateway.policy.clauses import Questions as Clause
 from gateway.policy.clauses import Variable, clauses_of
 from gateway.policy.expressions import Compiler, Condition, bindings, outcome_of
 from gateway.policy.facts import VARIABLES, Facts
-from gateway.policy.syntax import Node
+from gateway.policy.syntax import Name, Node, Unknown, walk
 from gateway.policy.tables import Answers, Table, table_of
 
 _MOST_CHARACTERS_TOGETHER = 50_000
@@ -65,6 +65,11 @@ class Conditions:
 
     def __len__(self) -> int:
         return self._size
+
+    def read(self, variable: str) -> bool:
+        """Some condition asks for the variable, or it is not known what one of them asks for."""
+        parts = (part for tree in self.trees for part in walk(tree))
+        return any(isinstance(part, Unknown) or (isinstance(part, Name) and part.name == variable) for part in parts)
 
     def outcomes(self, facts: Facts) -> Outcomes:
         """The outcomes of all. Never raises: what cannot be evaluated is neither true nor false."""

@@ -121,7 +121,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         "request.language",
         "string",
-        "of the prompt: the gateway detects none, so it is empty but in `policy test` and `explain`",
+        "of what the user wrote, as in `en`; empty where it cannot be told",
         attrgetter("language"),
     ),
     Variable(

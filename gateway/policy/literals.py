@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import re2
 
+from gateway.classification.language import LANGUAGES
 from gateway.policy.facts import VARIABLES
 from gateway.policy.mistakes import nearest, suggestion
 from gateway.policy.space import entry_aspect
@@ -47,8 +48,6 @@ def odd_literals(tree: Node, known: Known) -> Iterator[Odd]:
         kind, _, key = (entry_aspect(part) or "").partition(" ")
         if kind == "request.headers" and key not in (there := set(known.headers)):
             yield Odd(part.offset, f"no trusted proxy sets the header `{key}`{suggestion(key, there)}", is_certain=True)
-        if isinstance(part, Name) and part.name == "request.language":
-            yield Odd(part.offset, "the gateway detects no language: this is empty in every request", is_certain=False)
         if isinstance(part, Call) and part.function == "matches":
             yield from _pattern(part.arguments[1])
         if isinstance(part, Call) and part.function == "@in":
@@ -127,6 +126,13 @@ def _is_nearly(one: str, other: str) -> bool:
 _ALIKE = 0.8
 
 
+def _language(literal: Constant, known: Known) -> Iterator[Odd]:  # noqa: ARG001 - as the other checks
+    value = literal.value
+    if isinstance(value, str) and value and value not in LANGUAGES:
+        words = f"no prompt has the language `{value}`: it is one of {', '.join(LANGUAGES)}, or empty"
+        yield Odd(literal.offset, words, is_certain=True)
+
+
 def _hour(literal: Constant, known: Known) -> Iterator[Odd]:  # noqa: ARG001 - as the other checks
     value = literal.value
     if isinstance(value, int) and not 0 <= value <= 23:
@@ -140,5 +146,6 @@ _CHECKS: Mapping[str, Callable[[Constant, Known], Iterator[Odd]]] = {
     "tenant.region": _among("tenant of region", lambda known: known.regions, is_certain=False),
     "tenant.labels": _among("tenant with the label", lambda known: known.tenant_labels, is_certain=False),
     "request.labels": _label,
+    "request.language": _language,
     "request.hour": _hour,
 }

@@ -37,6 +37,9 @@ SEEDS = {
         R, 'request.feature == "batch"', 'request.headers‸["x-region"] == "eu"', "no trusted proxy sets"
     ),
     "metadata that is no text": Seed(R, 'request.feature == "batch"', "request.metadata.a ‸== 1", "(string, int)"),
+    "language by its name": Seed(
+        R, 'request.feature == "batch"', 'request.language == ‸"german"', "no prompt has the language `german`"
+    ),
     "share over one": Seed(R, 'when: request.feature == "batch"', "when: ‸budget.left > 1.5", "never true"),
     "answers under one": Seed(R, 'when: request.feature == "batch"', "when: ‸request.n < 1", "never true"),
     "negative prompt": Seed(R, 'when: request.feature == "batch"', "when: ‸request.prompt_tokens < 0", "never true"),
