@@ -206,6 +206,26 @@ async def test_settlement_that_others_told_of_is_not_booked_again(store, gateway
     assert await store.command("HLEN", tenant_keys("acme")[1]) == 0
 
 
+@pytest.mark.parametrize("first", ["who missed an epoch", "who heard the last one"])
+async def test_gateway_that_missed_an_epoch_tells_nothing_twice(store, gateways, first):
+    """What it knows is part of what one that heard more tells, in whatever order they come."""
+    one, two, _ = gateways
+    for ledger in (one, two):
+        ledger._tasks[3].cancel()  # it looks when it is told to
+    await spend(one, 1)
+    await spend(two, 1_000)
+    await store.command("HSET", tenant_keys("acme")[0], "run", "another process")
+    await one._recall._look()
+    await spend(one, 50)
+    await store.command("FLUSHALL")
+    words = (RUN, msgspec.msgpack.encode((one._memory.of("acme").epoch,)))
+    await store.script(Scripts().epoch, tenant_keys("acme"), words)  # of the first one, which did not hear the answer
+    for ledger in (two, one) if first == "who missed an epoch" else (one, two):
+        await ledger._recall._look()
+    assert await used(one) == [1_051, 1_051]
+    assert [counter.spent - counter.rebuilt for counter in await Books(store).counters("acme")] == [0, 0]
+
+
 async def test_answers_that_are_understood_out_of_turn(gateways):
     """What is remembered of a counter is the newest word on it, in whatever order the answers are looked at."""
     one, _, _ = gateways

@@ -40,11 +40,22 @@ for i = 2, #given do
   elseif told_in == parent then
     local base = bases[field] or {0, start, 0}
     if told_seq > base[1] then
+      local raised = base[5] == start and base[4] or 0
       difference = spent - ((is_rolling(field) or base[2] == start) and base[3] or 0)
-      bases[field] = {told_seq, start, spent}
+      if raised > 0 then -- gateways of an epoch before came first: what they told is part of this, or more
+        local more = difference
+        difference = math.max(0, more - raised)
+        raised = math.max(0, raised - math.max(0, more))
+      end
+      bases[field] = {told_seq, start, spent, raised, start}
     end
   elseif told_in ~= epoch then
     difference = math.max(0, spent - current) -- of an epoch before: others may have told it already
+    if difference > 0 and begun == start and till > now_s then
+      local base = bases[field] or {0, start, 0}
+      base[4], base[5] = (base[5] == start and base[4] or 0) + difference, start
+      bases[field] = base
+    end
   end
   if difference ~= 0 and begun == start and till > now_s then
     add(field, start, till, difference)

@@ -19,7 +19,7 @@ end
 local function may_be_told()
   local ended = ended_epochs()[taken_in] or 0
   for _, base in pairs(cmsgpack.unpack(redis.call('HGET', KEYS[1], 'bases'))) do
-    if base[1] > ended then
+    if base[1] > ended or (base[4] or 0) > 0 then
       return true
     end
   end

@@ -5,7 +5,8 @@
 --                                     epoch before it; "ended" packed: earlier epoch -> what "seq" was at its end
 --                           "seq"     how many changes there were to what is spent
 --                           "opens"   until then (ms) holds that fail closed wait, so that all gateways can say what
---                                     they know; "bases" what they said, packed: field -> {seq, start, spent}
+--                                     they know; "bases" what they said, packed: field -> {seq, start, spent,
+--                                     what gateways of earlier epochs raised it by, in the window that begins at}
 --                           "rate:requests", "rate:tokens" -> "<level> <at, us>"
 --                           "<unit>:<per>[:<feature>][:@<key>]" -> a counter, see below
 --   KEYS[2] open    hash    hold id -> its record (MessagePack, see hold.lua)
