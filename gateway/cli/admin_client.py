@@ -40,6 +40,8 @@ def ask_admin(method: str, url: str, path: str, ca: str | None, body: dict[str, 
             trust_env=trusts_environment(url),
         )
         found: dict[str, Any] = answer.json()
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            raise click.ClickException(f"{url} wants the admin key, which is read from {KEY_VARIABLE}")
         if answer.is_error:
             raise click.ClickException(f"{answer.status_code}: {found['error']['message']}")
     except httpx.HTTPError as error:

@@ -20,6 +20,7 @@ from gateway.errors import (
     ShuttingDown,
     Unauthenticated,
 )
+from gateway.server.api.schema import DOCUMENT
 from gateway.server.error_shape import error_shape
 from gateway.server.identity import identify, identify_token, token_in
 from gateway.server.keys import (
@@ -126,7 +127,9 @@ def _from_http(request: web.Request, error: web.HTTPException) -> FirstdraftErro
     """What aiohttp itself refuses, in our words."""
     match error.status:
         case 404:
-            return NotFound(f"There is no {request.method} {request.path[:200]} here. {_way_to_what_is(request.path)}")
+            is_api = DOCUMENT in request.app
+            hint = _way_to_what_is(request.path) if is_api else "This port has the admin surface alone, below /admin/."
+            return NotFound(f"There is no {request.method} {request.path[:200]} here. {hint}")
         case 405:
             allowed = ", ".join(sorted(getattr(error, "allowed_methods", ())))
             return MethodNotAllowed(f"{request.path[:200]} does not take {request.method}; it takes {allowed}.")

@@ -48,7 +48,7 @@ _PATTERNS = {
 }
 
 
-def document(routes: Iterable[Route], *, title: str, version: str) -> bytes:
+def document(routes: Iterable[Route], *, title: str, version: str, description: str) -> bytes:
     """The document as JSON."""
     table = tuple(routes)
     types = {found for route in table for found in _types_of(route)}
@@ -60,7 +60,7 @@ def document(routes: Iterable[Route], *, title: str, version: str) -> bytes:
         paths.setdefault(path_of(route), {})[route.method.lower()] = _operation(route, known)
     whole = {
         "openapi": "3.1.0",
-        "info": {"title": title, "version": version, "description": "Unknown fields of bodies are taken, too."},
+        "info": {"title": title, "version": version, "description": description},
         "servers": [{"url": "/"}],
         "paths": paths,
         "components": {

@@ -35,7 +35,7 @@ def _invalid(message: str) -> InvalidRequest:
     found = _PATH.match(message)
     what, path = (found["what"], found["path"]) if found else (message, None)
     if path is None:
-        missing = re.search(r"required field `(\w+)`", what)
+        missing = re.search(r"(?:required|unknown) field `(\w+)`", what)
         return InvalidRequest(f"Invalid body: {what}", param=missing[1] if missing else None)
     param = path.removesuffix("[...]")
     return InvalidRequest(f"Invalid value for '{param}': {what}", param=param)

@@ -158,6 +158,7 @@ async def test_what_is_given_back_piece_by_piece_is_read_by_who_has_just_started
         ({"name": "a", "spec": {"keyless": True}}, 400, "not for tenants of the store"),
         ({"name": "a", "spec": {"budgets": [{"tokens": 1, "per": "day", "key": "nope"}]}}, 400, "no key `nope`"),
         ({"spec": {}}, 400, "name"),
+        ({"name": "a", "budgets": []}, 400, "unknown field `budgets`"),
     ],
 )
 async def test_what_is_no_tenant_is_refused(gateway, body, status, said):
@@ -166,6 +167,15 @@ async def test_what_is_no_tenant_is_refused(gateway, body, status, said):
     assert found == status
     assert said in answer["error"]["message"]
     assert gateway.services.registry.tenants == {}
+
+
+async def test_a_change_that_says_nothing_known_is_refused(gateway):
+    """Who misspells `disabled` is told, and does not believe that it is done."""
+    key = await make(gateway)
+    status, answer = await admin(gateway, "PATCH", "/globex", {"disable": True})
+    assert (status, answer["error"]["param"]) == (400, "disable")
+    assert (await admin(gateway, "POST", "/globex/keys", {"name": "b", "overlap": 5}))[0] == 400
+    assert await ask(gateway, key) == 200
 
 
 async def test_tenants_of_the_files_are_changed_there(gateway):

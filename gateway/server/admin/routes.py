@@ -73,4 +73,8 @@ def add_admin_routes(app: web.Application) -> None:
     """Bind the URLs to their handlers."""
     for route in ROUTES:
         app.router.add_route(route.method, route.path, route.handler)
-    app[schema.ADMIN_DOCUMENT] = schema.Description(ROUTES, title="Firstdraft, admin surface")
+    app[schema.ADMIN_DOCUMENT] = schema.Description(
+        ROUTES,
+        title="Firstdraft, admin surface",
+        says="Unknown fields of bodies are refused, but for the playground's.",
+    )

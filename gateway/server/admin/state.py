@@ -52,7 +52,7 @@ class PolicyState(msgspec.Struct):
     history: list[Kept]
 
 
-class RollbackRequest(msgspec.Struct):
+class RollbackRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Which version to go back to; without one, the last good one before this."""
 
     to: str | None = None

@@ -62,21 +62,21 @@ class TenantDetail(TenantShown, kw_only=True):
     budgets: list[Budget]
 
 
-class NewTenant(msgspec.Struct):
+class NewTenant(msgspec.Struct, forbid_unknown_fields=True):
     """A tenant to be made; `spec` is what a policy file would say of it, without `keys`."""
 
     name: Name
     spec: dict[str, Any] = {}
 
 
-class ChangedTenant(msgspec.Struct):
+class ChangedTenant(msgspec.Struct, forbid_unknown_fields=True):
     """What is to be another: what is left out stays as it is."""
 
     spec: dict[str, Any] | None = None
     disabled: bool | None = None
 
 
-class NewKey(msgspec.Struct):
+class NewKey(msgspec.Struct, forbid_unknown_fields=True):
     """A key to be made; the one that it replaces works on for `overlap_s`."""
 
     name: Name = "default"

@@ -157,4 +157,6 @@ def add_routes(app: web.Application) -> None:
         app.router.add_route(route.method, route.path, route.handler)
         if route.method == "GET":
             app.router.add_route("HEAD", route.path, route.handler)
-    app[schema.DOCUMENT] = schema.Description(ROUTES, title="Firstdraft")
+    app[schema.DOCUMENT] = schema.Description(
+        ROUTES, title="Firstdraft", says="Unknown fields of bodies are taken, too."
+    )

@@ -26,14 +26,15 @@ class Document(msgspec.Struct):
 class Description:
     """The document of a table of routes, made when it is first asked for: the start does not wait for it."""
 
-    def __init__(self, routes: Sequence[Route], *, title: str) -> None:
+    def __init__(self, routes: Sequence[Route], *, title: str, says: str) -> None:
         self._routes = routes
         self._title = title
+        self._says = says
 
     @cached_property
     def body(self) -> bytes:
         """The document. Takes some 50 ms the first time."""
-        return document(self._routes, title=self._title, version=version("firstdraft"))
+        return document(self._routes, title=self._title, version=version("firstdraft"), description=self._says)
 
 
 ADMIN_DOCUMENT: web.AppKey[Description] = web.AppKey("admin document", Description)
