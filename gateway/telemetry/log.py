@@ -18,6 +18,8 @@ import orjson
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from gateway.telemetry import console
+
 LogFormat = Literal["auto", "json", "console"]
 
 _DROPPED = frozenset({"prompt", "messages", "body", "text", "content", "api_key", "authorization", "fields"})
@@ -124,10 +126,10 @@ def _first_letters(match: re.Match[bytes]) -> bytes:
 
 
 def _console(stream: BinaryIO) -> Processor:
-    renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=24)
+    rendered = console.renderer(stream)
 
     def render(logger: WrappedLogger, method: str, event: EventDict) -> bytes:
-        return redact(renderer(logger, method, event).encode("utf-8", "backslashreplace"))
+        return redact(str(rendered(logger, method, event)).encode("utf-8", "backslashreplace"))
 
     return render
 
