@@ -17,6 +17,8 @@ _ENCODED = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 _DATA_URI = re.compile(r"data:[^,]{0,200};base64,")
 _SHORTEST_ENCODED = 1_024
 """Characters of the data of an image or a file. What is shorter is read: it may be a key."""
+_MOST_TEXTS = 100_000
+"""Of one request; more are not begun: gathering them would take longer than any sensible limit."""
 _SMALLEST_NUMBER = 1_000_000
 """A number below has too few digits to be anybody's."""
 
@@ -48,6 +50,9 @@ def _collect(field: object, found: Texts) -> None:
     texts = found.texts
     rest = [field]
     while rest:
+        if len(texts) >= _MOST_TEXTS:
+            found.unread = True
+            return
         value = rest.pop()
         if isinstance(value, str):
             if len(value) >= _SHORTEST_ENCODED and _is_base64(value):

@@ -21,12 +21,15 @@ from gateway.errors import InvalidRequest
 
 _DECODER = msgspec.json.Decoder()
 _ENCODER = msgspec.json.Encoder()
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+"""Linear in any text: one that does not end goes to the end of the body, and is not begun again at each quote in it."""
 _SIMPLE_BYTES = 1_048_576
 """Up to here a body takes a few milliseconds to read, whatever is in it."""
 _MOST_OBJECTS = 50_000
 _MOST_COMMAS = 1_000_000
-"""Bound what reading a large body costs, in which no other request is served. Long texts and images stay far below."""
+_MOST_MEMBERS = 200_000
+_MOST_STRINGS = 500_000
+"""Bound what reading a large body costs, in which no other request is served. What stands in texts does not count."""
 _NAMING_LIMIT_BYTES = 256 * 1024
 """Up to here a key that was given twice is named; a slow second reading of larger bodies is not worth the name."""
 
@@ -37,7 +40,7 @@ def read_object(body: bytes) -> dict[str, Any]:
     Raises:
         InvalidRequest: no JSON, bad UTF-8, no object, nested too deep, a number out of range, a key given twice.
     """
-    if len(body) > _SIMPLE_BYTES and (body.count(b"{") > _MOST_OBJECTS or body.count(b",") > _MOST_COMMAS):
+    if len(body) > _SIMPLE_BYTES and _is_too_much(body):
         raise InvalidRequest("the body has too many members: no prompt needs so many, and others wait while it is read")
     try:
         value = _DECODER.decode(body)
@@ -55,6 +58,18 @@ def read_object(body: bytes) -> dict[str, Any]:
         message = f"the key {key!r} is given twice" if key is not None else "a key is given twice"
         raise InvalidRequest(f"{message} in one object; give it once", param=key)
     return value
+
+
+def _is_too_much(body: bytes) -> bool:
+    """Known without reading it; what stands in strings is taken out only where it may be what was counted."""
+    if not _has_too_many(body):
+        return False
+    bare, strings = _STRING.subn(b"", body, count=_MOST_STRINGS)
+    return strings == _MOST_STRINGS or _has_too_many(bare)
+
+
+def _has_too_many(text: bytes) -> bool:
+    return text.count(b"{") > _MOST_OBJECTS or text.count(b",") > _MOST_COMMAS or text.count(b":") > _MOST_MEMBERS
 
 
 def _why_no_json(body: bytes, error: msgspec.DecodeError) -> str:

@@ -88,3 +88,11 @@ def test_depth_is_no_trouble():
     for _ in range(400):
         nested = [nested]
     assert "FIND" in read(extra=nested).texts
+
+
+def test_more_texts_than_anybody_reads():
+    """Gathering ends somewhere, and what is left out is said."""
+    found = read(extra=["a"] * 150_000)
+    assert found.unread
+    assert len(found.texts) <= 100_000
+    assert not read(extra=["a"] * 50_000).unread

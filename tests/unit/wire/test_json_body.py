@@ -77,3 +77,25 @@ def test_what_is_no_json_object_is_refused(body, word):
     """Whatever is not one JSON object in UTF-8 is refused with the reason."""
     with pytest.raises(InvalidRequest, match=word):
         read_object(body)
+
+
+@pytest.mark.parametrize("text", ["{" * 60_000, "a," * 1_100_000, "a: b " * 400_000, '{"id": 1, "x": 2}, ' * 70_000])
+def test_what_stands_in_a_text_is_no_member(text):
+    """A prompt may hold a long table, a program or JSON: only what the body itself is made of takes time to read."""
+    value = {"messages": [{"role": "user", "content": text + "x" * 1_000_000}]}
+    assert read_object(json.dumps(value).encode()) == value
+
+
+@pytest.mark.parametrize(
+    "value", [{f"k{number}": "v" for number in range(210_000)}, [{}] * 51_000, [0] * 1_010_000, ["a"] * 1_010_000]
+)
+def test_too_many_members(value):
+    """What others would have to wait for is refused before it is read."""
+    with pytest.raises(InvalidRequest, match="too many members"):
+        read_object(json.dumps({"x": value, "pad": "x" * 1_000_000}).encode())
+
+
+def test_a_text_that_never_ends_takes_no_longer():
+    """Counting members is linear: here a second reading at each quote would take hours."""
+    with pytest.raises(InvalidRequest, match="not valid JSON"):
+        read_object(b'{"x": "' + b"{" * 60_000 + b'\\"' * 5_000_000)
