@@ -82,7 +82,7 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Take in one read."""
         if not self._owed and not self._head_began and data:
-            self._said, self._said_in = b"", None
+            self._forget_said()
             if self._is_answered(data):
                 return
             if self._held:
@@ -92,7 +92,7 @@ class Connection(RequestHandler):
     def said(self, request: BaseRequest) -> Said | None:
         """All bytes of a request, head and body, where it is the newest of this connection, and not long."""
         is_whole = not self._owed and request.raw_headers is self._said_in
-        return Said(self._peer, self._said) if is_whole and len(self._said) <= LONGEST else None
+        return Said(self._peer, self._said) if is_whole else None
 
     def _is_answered(self, data: bytes) -> bool:
         """Whether nothing is left to do: it was a request that is known, or the head of one."""
@@ -143,7 +143,7 @@ class Connection(RequestHandler):
 
     def _count(self, data: bytes, new: int) -> None:
         """Know where the newest request ends, so that the first byte of the next one is known for what it is."""
-        if len(self._said) <= LONGEST:
+        if not self._owed or self._said_in is not None:
             self._said += data
         if self._owed:
             self._owed -= len(data)
@@ -151,10 +151,15 @@ class Connection(RequestHandler):
             message = self._messages[-1][0]
             self._owed = _LOST if isinstance(message, _ErrInfo) else _still_to_come(message, self._said)
             self._said_in = None if isinstance(message, _ErrInfo) else message.raw_headers
-        elif new or not self._head_began:
+        elif new or not self._head_began or len(self._said) > LONGEST:
             self._owed = _LOST
-        if self._owed < 0:  # several at once, or a body that does not say its length: not followed any more
-            self._owed, self._said = _LOST, b""
+        if self._owed < 0:  # several at once, a long head in pieces, a body of no known length: not followed any more
+            self._owed = _LOST
+        if self._owed == _LOST or len(self._said) > LONGEST:
+            self._forget_said()
+
+    def _forget_said(self) -> None:
+        self._said, self._said_in = b"", None
 
     def _begin_head(self, data: bytes) -> None:
         """A request's head has begun, and is not whole."""
@@ -210,6 +215,8 @@ class Connection(RequestHandler):
         if isinstance(resp, web.HTTPException) and not resp.prepared and resp.status >= 400:
             reason = "only 100-continue can be expected" if resp.status == _EXPECTATION else resp.reason
             resp = self._told(request, InvalidHTTP(f"The request cannot be served: {reason}.", status=resp.status))
+        if request.raw_headers is self._said_in:
+            self._forget_said()  # an idle connection keeps nothing
         return await super().finish_response(request, resp, start_time)
 
     def _told(self, request: BaseRequest, error: FirstdraftError) -> web.Response:

@@ -293,6 +293,22 @@ async def test_a_known_head_whose_body_is_late(line, taken):
     assert len(taken) == 2
 
 
+async def test_the_end_of_a_long_request_is_no_request(gateway, line, taken):
+    """What is not kept from its first byte on is not kept at all: its last bytes alone ask for nothing."""
+    head, body = raw()
+    first, *lines = head.split(b"\r\n", 1)
+    padding = b"".join(b"\r\nx-pad-%d: %b" % (number, b"x" * 7_000) for number in range(4))
+    whole = first + padding + b"\r\n" + lines[0] + body
+    cut = len(whole) - len(lines[0]) - len(body)
+    for pieces in ((whole[:cut], whole[cut:]), (whole,)):
+        assert {status for status, _, _ in await ask_raw(line, *pieces, times=4)} == {200}
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rsplit(":", 1)[1]))
+    assert (await ask_raw(Line(reader, writer), whole[cut:]))[0][0] == 400
+    assert taken == []
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_several_requests_at_once(line, taken):
     """Pipelined requests are answered one by one, in their order, each with what it asked for."""
     first, second = b"".join(raw("one")), b"".join(raw("two"))
