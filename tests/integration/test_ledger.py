@@ -16,6 +16,7 @@ from gateway.budgets.ledger import Ledger
 from gateway.budgets.limit import Limit, Rate
 from gateway.budgets.settlements import GivingUp
 from gateway.budgets.terms import CLOSED, tenant_keys
+from gateway.budgets.windows import window
 from gateway.errors import BudgetSpent, RateLimited, StoreUnavailable
 from gateway.inference.deployment import FREE, Price
 from gateway.inference.usage import Usage
@@ -267,7 +268,7 @@ async def test_same_script_twice(ledger, store):
 
 async def test_new_window(ledger, store):
     """A new window begins with nothing spent, whatever the last one came to."""
-    last_month = int(datetime.now(UTC).timestamp()) - 40 * 86400
+    last_month = window("month", "UTC", window("month", "UTC", int(time.time()))[0] - 1)[0]
     await store.command("HSET", tenant_keys("acme")[0], "tokens:month", f"{last_month} 999")
     assert await left(ledger) == 1_000
     async with ledger.hold(claim()):

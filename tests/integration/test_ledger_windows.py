@@ -1,5 +1,6 @@
 """Windows, keys, warnings and larger holds, on a real Valkey."""
 
+import itertools
 import time
 
 import msgspec
@@ -57,6 +58,30 @@ async def test_day_of_a_time_zone(ledger):
     async with ledger.hold(claim()) as hold:
         [entry] = hold.left
         assert entry.resets_in_s == pytest.approx(window("day", DAY.zone, int(time.time()))[1] - time.time(), abs=2)
+
+
+async def test_day_of_another_time_zone(ledger):
+    """A policy that moves its tenant to another zone gives it no second day: what it has spent today stays spent."""
+    now = int(time.time())
+    zones = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Pacific/Auckland")
+    starts = sorted((window("day", zone, now)[0], zone) for zone in zones)
+    earlier, later = next(
+        (one, other)
+        for (start, one), (following, other) in itertools.pairwise(starts)
+        if 0 < following - start < 0.7 * 86_400
+    )
+    for before, after in ((earlier, later), (later, earlier)):
+        one, other = (msgspec.structs.replace(DAY, zone=zone) for zone in (before, after))
+        spent = 1_000 - await left(ledger, one)
+        async with ledger.hold(claim(limits=(one,))) as open_hold:
+            async with ledger.hold(claim(limits=(one,))) as hold:
+                hold.charge(Usage(input_tokens=250), 0)
+            await ledger._settler.flush(2.0)
+            async with ledger.hold(claim(limits=(other,))) as hold:
+                assert hold.left[0].left == 1_000 - spent - 300 - 250 - 300 or hold.output_tokens < 200
+                hold.release()
+            open_hold.release()
+        assert await left(ledger, other) == 1_000 - spent - 250
 
 
 @pytest.mark.parametrize("skew_s", [-86_400 * 400, -3_600, 3_600, 86_400 * 400])

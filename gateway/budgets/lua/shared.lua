@@ -43,6 +43,7 @@ local now_us = now_s * 1000000 + tonumber(time[2])
 local now_ms = math.floor(now_us / 1000)
 local run, given = ARGV[1], cmsgpack.unpack(ARGV[2])
 
+local LEAST_WINDOW = 0.8 -- of this one's length: windows follow each other no closer (23 hours, 28 days)
 local CLOSED_MS = 3600000 -- longer than any gateway goes on trying to settle
 local EXPIRE_AT_ONCE = 100
 local RECALL_MS = 1000 -- gateways notice a new epoch in this time
@@ -75,7 +76,8 @@ end
 
 -- What a counter says now. A limit is {field, unit, amount, from, to, after} (this calendar window and the end of the
 -- next one, Unix time), or {field, unit, amount, length, period} (rolling). nil: the windows are none of now.
--- A clock that went back (a failover) opens no new window.
+-- A clock that went back (a failover) opens no new window, nor does a policy that moves its tenant to another time zone:
+-- what began within this one's length is this one.
 local function counter_of(limit, value)
   local counter = {field = limit[1], unit = limit[2], amount = limit[3], spent = 0}
   if #limit == 5 then
@@ -96,7 +98,7 @@ local function counter_of(limit, value)
   end
   if value then
     local begun, spent = string.match(value, '^(%d+) (%d+)$')
-    if tonumber(begun) >= counter.start then
+    if tonumber(begun) > counter.start - LEAST_WINDOW * (counter.over - counter.start) then
       counter.start, counter.spent = tonumber(begun), tonumber(spent)
     end
   end
