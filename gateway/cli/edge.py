@@ -152,6 +152,10 @@ def _measure(found: Formats, names: tuple[str, ...], threads: int) -> list[Measu
             path = _make(found, name)
             reading = _reading(bars, name, partial(tuning.read, path, threads))
             measured.append(tuning.measured(name, reading, source))
+    if source.plain:
+        click.echo(
+            "measured with plain kernels: this build of llama.cpp has faster ones, which cannot run here", err=True
+        )
     return measured
 
 

@@ -19,7 +19,7 @@ from gateway.edge.model_files import fingerprint, prepare_model
 from gateway.edge.preparation import Preparation
 from gateway.edge.protocol import Submit
 from gateway.edge.quantization import quantize
-from gateway.edge.room import BESIDE_BYTES, Room
+from gateway.edge.room import BESIDE_BYTES, Room, rss_bytes
 from gateway.edge.scheduler import Batch, Limits
 from gateway.edge.threads import choose
 from gateway.inference.request import Message
@@ -27,7 +27,6 @@ from gateway.inference.request import Message
 _WARM_TOKENS = 4
 _TIMES = 2
 _SEQUENCES = 16
-_MADV_DONTNEED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +66,12 @@ def load_engine(
         write_log("warning", "edge model format", trouble=trouble)
     model = Model(path, limits=limits, threads=threads or 1, plain=plain, room=room)
     model.use_threads(choose(threads, lambda count: _time_threads(model, limits, count)))
-    _let_go(path)
     preparation = Preparation(model)
     engine = Engine(model, limits, deliver)
     engine.expect(_warm(model, limits, preparation))
     _return_memory()
     write_log("info", "edge warm", file=str(path), threads=model.threads, seconds=round(time.monotonic() - started, 3))
-    taken = model.model_bytes + model.kv_bytes + BESIDE_BYTES
+    taken = max(model.model_bytes + model.kv_bytes + BESIDE_BYTES, rss_bytes())  # with AMX its own layout takes more
     return Loaded(engine, preparation, model.n_ctx, fingerprint(path, state_dir), taken)
 
 
@@ -97,19 +95,6 @@ def _time_threads(model: Model, limits: Limits, threads: int) -> float:
     model.use_threads(threads)
     _time(model, limits.rows)
     return min(_time(model, limits.rows, of=time.perf_counter) for _ in range(_TIMES))
-
-
-def _let_go(path: Path) -> None:
-    """Lets go of the file's pages. Where the weights were copied into a layout of their own, it is not needed again.
-
-    What is needed comes back from the page cache when it is first used, while the model is warmed.
-    """
-    libc, name = ctypes.CDLL(None), str(path.resolve())
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        if line.endswith(name):
-            start, _, end = line.partition(" ")[0].partition("-")
-            first = int(start, 16)
-            libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(int(end, 16) - first), _MADV_DONTNEED)
 
 
 def _return_memory() -> None:

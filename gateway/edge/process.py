@@ -14,7 +14,6 @@ import asyncio
 import ctypes
 import faulthandler
 import os
-import resource
 import signal
 import socket
 import sys
@@ -27,6 +26,7 @@ from gateway.edge.connections import Connections
 from gateway.edge.log import write_fault, write_log
 from gateway.edge.model_files import SHIPPED_MODEL
 from gateway.edge.protocol import State, Status
+from gateway.edge.room import rss_bytes
 from gateway.edge.scheduler import Limits
 from gateway.errors import EdgeError
 
@@ -130,12 +130,6 @@ def main() -> None:
 
 async def _serve(arguments: argparse.Namespace) -> None:
     await EdgeProcess(arguments).serve()
-
-
-def rss_bytes() -> int:
-    """Memory of this process that is in RAM."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
 
 
 def _arguments() -> argparse.Namespace:

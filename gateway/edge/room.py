@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import sys
 from pathlib import Path
 
@@ -18,13 +19,13 @@ class Room:
     def __init__(self, most_bytes: int = 0) -> None:
         self._most_bytes = most_bytes
 
-    def check(self, model: str, weights_bytes: int, kv_bytes: int = 0) -> None:
-        """Raises EdgeUnavailable, with the figures, when it is not enough.
+    def check(self, model: str, weights_bytes: int, kv_bytes: int = 0, *, loaded: bool = False) -> None:
+        """Raises EdgeUnavailable, with the figures, when it is not enough: the kernel would end somebody.
 
-        A model larger than memory would be read from disk again for every token.
+        `loaded`: the weights are in memory already.
         """
         need = weights_bytes + kv_bytes + BESIDE_BYTES
-        left, whose = available_bytes(), "of this machine's memory"
+        left, whose = available_bytes() + loaded * weights_bytes, "of this machine's memory"
         if 0 < self._most_bytes < left:
             left, whose = self._most_bytes, "of --edge-memory-mb"
         if need > left:
@@ -48,3 +49,9 @@ def available_bytes() -> int:
         return min(left, int(most) - int(used))
     except (OSError, ValueError):  # no control groups, or no limit ("max")
         return left
+
+
+def rss_bytes() -> int:
+    """Memory of this process that is in RAM."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()

@@ -7,6 +7,7 @@ JSON lines: `{"done": 0.4}` as it comes along, at last what it measured.
 from __future__ import annotations
 
 import math
+import signal
 import subprocess
 import sys
 import time
@@ -32,6 +33,7 @@ _WINDOW = 512
 _TIMED_TOKENS = 256
 _TIMED_STEPS = 32
 _TIMES = 3
+_PLAIN = "--plain"
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +45,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     perplexity: float
     likeliest: list[int]
     """At each position of the text."""
+    plain: bool = False
+    """By the plain kernels only: this build of llama.cpp has faster ones, which cannot run here."""
 
 
 class _Done(msgspec.Struct, frozen=True):
@@ -55,8 +59,21 @@ def text() -> str:
 
 
 def read(path: Path, threads: int, progress: Callable[[float], None]) -> Reading:
-    """Measures the file in another process; `progress` hears the share that is done, 0..1. Raises RuntimeError."""
+    """Measures the file in another process; `progress` hears the share that is done, 0..1. Raises RuntimeError.
+
+    One that ends with an illegal instruction is made once more, with the plain kernels: as the edge then runs, too.
+    """
     command = [sys.executable, "-m", "gateway.edge.tuning", str(path), str(threads)]
+    status, last, said = _run(command, progress)
+    if status == -signal.SIGILL:
+        status, last, said = _run([*command, _PLAIN], progress)
+    if status:
+        raise RuntimeError(f"{path.name} could not be measured: {said.splitlines()[-1] if said else 'it crashed'}")
+    return msgspec.json.decode(last, type=Reading)
+
+
+def _run(command: list[str], progress: Callable[[float], None]) -> tuple[int, bytes, str]:
+    """The process's status, its last line, and what it wrote to stderr."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         last = b""
         for line in process.stdout or ():
@@ -65,9 +82,7 @@ def read(path: Path, threads: int, progress: Callable[[float], None]) -> Reading
             else:
                 last = line
         said = (process.stderr.read() if process.stderr else b"").decode(errors="replace").strip()
-        if process.wait():
-            raise RuntimeError(f"{path.name} could not be measured: {said.splitlines()[-1] if said else 'it crashed'}")
-    return msgspec.json.decode(last, type=Reading)
+        return process.wait(), last, said
 
 
 def measured(name: str, reading: Reading, source: Reading) -> Measured:
@@ -87,9 +102,9 @@ def main() -> None:
     """Measures, and prints."""
     from gateway.edge.model import Model  # noqa: PLC0415 - who only reads the results needs no llama.cpp
 
-    path, threads = Path(sys.argv[1]), int(sys.argv[2])
+    path, threads, plain = Path(sys.argv[1]), int(sys.argv[2]), _PLAIN in sys.argv
     limits = Limits(cells=_WINDOW, sequences=_ROWS, active=_ROWS)
-    model = Model(path, limits=limits, threads=threads)
+    model = Model(path, limits=limits, threads=threads, plain=plain)
     _tell({"done": 0.05})
     prefill_rate = _TIMED_TOKENS / min(_prefill_s(model, limits) for _ in range(_TIMES))
     decode_rate = _TIMED_STEPS / min(_decode_s(model) for _ in range(_TIMES))
@@ -108,6 +123,7 @@ def main() -> None:
         model_bytes=model.model_bytes,
         perplexity=math.exp(sum(losses) / len(losses)),
         likeliest=likeliest,
+        plain=plain,
     )
     sys.stdout.write(msgspec.json.encode(reading).decode() + "\n")
 

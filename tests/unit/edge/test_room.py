@@ -11,6 +11,7 @@ def test_a_model_that_does_not_fit_is_refused_with_the_figures(monkeypatch):
     Room().check("small.gguf", 200_000_000, 100_000_000)
     with pytest.raises(EdgeUnavailable, match=r"large\.gguf does not fit: it needs 580 MB .* 500 MB of this machine"):
         Room().check("large.gguf", 400_000_000, 100_000_000)
+    Room().check("loaded.gguf", 400_000_000, 100_000_000, loaded=True)
     Room(200_000_000 + BESIDE_BYTES).check("small.gguf", 100_000_000, 100_000_000)
     with pytest.raises(EdgeUnavailable, match=r"weights 101 MB, KV cache 100 MB.* 280 MB of --edge-memory-mb"):
         Room(200_000_000 + BESIDE_BYTES).check("small.gguf", 101_000_000, 100_000_000)
