@@ -48,7 +48,7 @@ async def test_each_edge_serves_its_own_model_within_one_bound_of_memory(tmp_pat
         path.symlink_to(find_model(SHIPPED_MODEL))
     text = POLICY.format(shipped=SHIPPED_MODEL, cloud=upstream.base_url, **paths)
     (folder / "policy.yaml").write_text(text)
-    async with Process(folder, state, "--edge-context", "512", "--edge-memory-mb", "450") as gateway:
+    async with Process(folder, state, "--edge-context", "512", "--edge-memory-mb", "600") as gateway:
         async with httpx.AsyncClient() as client, asyncio.timeout(60):
             while True:
                 edges = (await client.get(f"{gateway.url}/readyz")).json()["edge"]
