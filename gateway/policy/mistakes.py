@@ -89,4 +89,4 @@ def suggestion(word: str, known: Iterable[str]) -> str:
         return "; there are none"
     listed = ", ".join(f"`{name}`" for name in names[:_MOST_NAMES_LISTED])
     more = f" and {len(names) - _MOST_NAMES_LISTED} more" if len(names) > _MOST_NAMES_LISTED else ""
-    return f"; there is {listed}{more}"
+    return f"; there {'is' if len(names) == 1 else 'are'} {listed}{more}"

@@ -191,7 +191,7 @@ SEEDS = {
         M, "{backend: edge}", "{backend: edge, ‸prediction: true}", "only backends of type openai"
     ),
     "scoring of another kind": Seed(
-        M, "gpt-4.1\n", "gpt-4.1\n      scoring: {api: ‸tgi}\n", "there is `sglang`, `vllm`"
+        M, "gpt-4.1\n", "gpt-4.1\n      scoring: {api: ‸tgi}\n", "there are `sglang`, `vllm`"
     ),
     "scoring without its template": Seed(
         M, "gpt-4.1\n", "gpt-4.1\n      scoring: ‸{api: sglang}\n", "sglang needs the model's `chat_template`"

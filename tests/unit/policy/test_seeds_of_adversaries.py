@@ -135,7 +135,7 @@ SEEDS = {
         R,
         'when: request.feature == "batch"',
         'when: lower‸(request.feature) == "a"',
-        "unknown name `lower`; there is `all`, `backe",
+        "unknown name `lower`; there are `all`, `backe",
     ),
     "when in wrong": Seed(
         R,
@@ -170,7 +170,7 @@ SEEDS = {
     ),
     "require region regex": Seed(C, "region: [eu-*, local]", "region: [‸eu-.*, local]", "did you mean `eu-*`"),
     "require backend": Seed(
-        C, "      compliance: [no-egress]", "      ‸backend: [edge]", "unknown key `backend`; there is `compliance`"
+        C, "      compliance: [no-egress]", "      ‸backend: [edge]", "unknown key `backend`; there are `compliance`"
     ),
     "terms with a double bar": Seed(
         C, "[gdpr | no-egress]", "[‸gdpr || no-egress]", "`` is no compliance term; write `gdpr`, or `"
@@ -202,7 +202,7 @@ SEEDS = {
     "budget rolling bad unit": Seed(
         T, "per: month", "per: ‸rolling 1y", "`y` is no unit of time; write ms, s, m, h or"
     ),
-    "rate per month": Seed(T, "per: minute", "per: ‸month", "`month` is not known here; there is `day`, `"),
+    "rate per month": Seed(T, "per: minute", "per: ‸month", "`month` is not known here; there are `day`, `"),
     "timezone path": Seed(
         T,
         "    region: eu\n",

@@ -78,7 +78,7 @@ def test_time_zone():
 def test_suggestion_is_the_nearest_name_or_a_short_list():
     """One near name is suggested; without one the first few are listed; a huge word is not compared."""
     assert suggestion("Lagre", ["large", "small"]) == "; did you mean `large`?"
-    assert suggestion("xyz", ["large", "small"]) == "; there is `large`, `small`"
+    assert suggestion("xyz", ["large", "small"]) == "; there are `large`, `small`"
     assert suggestion("xyz", []) == "; there are none"
     assert suggestion("m", [f"model{number}" for number in range(99)]).endswith(" and 87 more")
     assert "did you mean" not in suggestion("large" * 100_000, ["large"])
