@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 from gateway.inference.request import DraftWish
 from gateway.policy import values
 from gateway.policy.compiled import CompiledPolicy
-from gateway.policy.document import Document, policy_files
+from gateway.policy.document import CASES, Document, policy_files
 from gateway.policy.facts import Facts
 from gateway.policy.mistakes import Mark, Mistakes, suggestion
 from gateway.policy.schema import Spec
@@ -20,7 +20,6 @@ from gateway.policy.schema_values import Count, Flag, Name, PlainName, Text
 from gateway.policy.validate import Check
 from gateway.policy.yaml_file import MOST_BYTES, Path, Tree, read_tree
 
-FOLDER = "tests"
 SECTION = "cases"
 
 
@@ -125,7 +124,7 @@ def read_cases(directory: FilePath, policy: CompiledPolicy) -> list[Case]:
     """
     mistakes = Mistakes()
     document = Document(directory, lists={SECTION: []})
-    folder = directory / FOLDER
+    folder = directory / CASES
     for file in policy_files(folder) if folder.is_dir() else []:
         with file.open("rb") as opened:
             tree = read_tree(str(file), opened.read(MOST_BYTES + 1), mistakes)

@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 from gateway.inference.deployment import FREE, Backend, Check, Deployment, Price, Secret, Timeouts
 from gateway.inference.prediction import Prediction
 from gateway.policy import compile_servers as servers
+from gateway.policy import values
 from gateway.policy.compile_refine import scoring_of
 from gateway.policy.document import Document
 from gateway.policy.environment import Environment
@@ -145,6 +146,8 @@ class PlacesCompiler:
         edge_model: str = "",
     ) -> Backend:
         self._check_timeouts(("backends", name, "timeouts"), spec)
+        if "queue" in spec.model_fields_set and spec.concurrency is None:
+            self._add(("backends", name, "queue"), "`queue` says nothing without `concurrency`: nobody waits", key=True)
         given = {f"{key}_s": seconds for key, seconds in spec.timeouts.model_dump(exclude_none=True).items()}
         return Backend(
             name=name,
@@ -264,7 +267,14 @@ class PlacesCompiler:
                     self._add(entries[index][0], f"`{deployment.id}` stands twice in `{name}`")
 
     def _region(self, path: Path, spec: BackendSpec) -> str:
-        return self._text((*path, "region"), spec.region) if spec.region is not None else ""
+        if spec.region is None:
+            return ""
+        found = self._text((*path, "region"), spec.region)
+        try:
+            return values.region(found) if found else ""
+        except ValueError as problem:
+            self._add((*path, "region"), f"`region`: {problem}")
+            return ""
 
     def _text(self, path: Path, written: str) -> str:
         try:

@@ -7,7 +7,9 @@ there before the first of them comes. Nothing is said where the search is not th
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from gateway.classification.kinds import LABELS, UNCLASSIFIED
 from gateway.inference.deployment import Deployment
@@ -15,7 +17,7 @@ from gateway.policy.compiled import CompiledPolicy, Route
 from gateway.policy.document import Document
 from gateway.policy.evaluate import Value
 from gateway.policy.literals import Known, odd_literals
-from gateway.policy.mistakes import Mistakes, nearest
+from gateway.policy.mistakes import Mark, Mistakes, nearest
 from gateway.policy.outcomes import ERROR, FALSE, TRUE, Formula, Formulas
 from gateway.policy.reach import space_of, ways
 from gateway.policy.search import Effort, TooLarge, Wanted, search
@@ -133,8 +135,19 @@ class _Look:
             for place, alternatives in enumerate(demanded):
                 for term in sorted(alternatives - terms):
                     if near := nearest(term, terms):
-                        mark = self._document.mark((*at, "compliance", place))
-                        note(mark, f"no backend has `{term}`; did you mean `{near[0]}`?")
+                        note(
+                            self._term_mark((*at, "compliance", place), term),
+                            f"no backend has `{term}`; did you mean `{near[0]}`?",
+                        )
+
+    def _term_mark(self, path: Path, term: str) -> Mark:
+        """Where a term stands among those that an entry gives for choice."""
+        section, index, *inside = path
+        entry: Any = self._document.lists[str(section)][int(index)]
+        for step in inside:
+            entry = entry[step]
+        found = re.search(rf"(?<![\w.-]){re.escape(term)}(?![\w.-])", str(entry))
+        return self._document.mark(path).inside(1, found.start() + 1 if found else 1)
 
     def at_routes(self) -> None:
         """Routes whose condition is never true, or whose requests are all taken by routes above."""
@@ -247,7 +260,7 @@ def _nearest_beginning(beginning: str, regions: Collection[str]) -> str:
         return ""
     meant = beginning.removesuffix(".")  # as in a regular expression
     known = {region[: len(meant)] for region in regions}
-    swapped = [each for each in sorted(known) if sorted(each.lower()) == sorted(meant.lower())]
+    swapped = [each for each in sorted(known) if sorted(each.lower()) == sorted(meant.lower().replace("_", "-"))]
     return next(iter(swapped or nearest(meant, known)), "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
@@ -13,7 +14,14 @@ from gateway.policy.yaml_file import MOST_BYTES, Path, Tree, read_tree
 MAPPINGS = ("backends", "models", "stores", "tenants")
 LISTS = ("constraints", "routes", "invariants", "trusted_proxies", "issuers")
 SECTIONS = (*MAPPINGS, *LISTS)
+CASES = "tests"
+"""The folder inside a policy folder with its cases."""
+EXAMPLES = "examples"
+"""A folder inside it whose own folders are policies by themselves."""
 MOST_FILES = 200
+_MOST_ENTRIES = 2_000
+"""Of its inner folders: so many are looked at."""
+_DEEPEST = 4
 _MAKE_ONE = "; `firstdraft init DIR` writes a first policy folder"
 
 
@@ -52,11 +60,28 @@ class Document:
 
 def policy_files(directory: FilePath) -> list[FilePath]:
     """The folder's own `*.yaml` and `*.yml`, by name, whatever they are; not hidden ones. Raises OSError."""
-    return sorted(
-        entry
-        for entry in directory.iterdir()
-        if entry.suffix.lower() in {".yaml", ".yml"} and not entry.name.startswith(".")
-    )
+    return sorted(entry for entry in directory.iterdir() if is_policy_file(entry.name))
+
+
+def is_policy_file(name: str) -> bool:
+    """A file of this name is one of the policy's."""
+    return name.lower().endswith((".yaml", ".yml")) and not name.startswith(".")
+
+
+def _strays(directory: FilePath) -> list[FilePath]:
+    """YAML files in folders below, where nobody reads them; those of `tests` are cases, `examples` is not looked at."""
+    found, looked = [], 0
+    for root, folders, files in os.walk(directory):
+        inside = FilePath(root).relative_to(directory).parts
+        is_read = inside in {(), (CASES,)}
+        kept = (name for name in sorted(folders) if not name.startswith(".") and (inside or name != EXAMPLES))
+        folders[:] = kept if len(inside) < _DEEPEST else []
+        looked += len(files) + len(folders)
+        if not is_read:
+            found += [FilePath(root, name) for name in sorted(files) if is_policy_file(name)]
+        if looked > _MOST_ENTRIES:
+            break
+    return found
 
 
 def read_document(directory: FilePath, mistakes: Mistakes) -> Document:
@@ -84,6 +109,8 @@ def read_document(directory: FilePath, mistakes: Mistakes) -> Document:
         else:
             _merge(document, tree, mistakes)
     document.digest = digest.digest()
+    for file in _strays(directory):
+        mistakes.warn(Mark(str(file)), "this file is not read: a policy is what stands in its folder, not below it")
     return document
 
 

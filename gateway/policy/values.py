@@ -283,6 +283,13 @@ def alternatives(value: object) -> frozenset[str]:
     return frozenset(terms)
 
 
+def region(found: str) -> str:
+    """Where a backend is: what a requirement could name."""
+    if not _PLAIN_NAME.fullmatch(found):
+        raise ValueError(f"`{found[:80]}` is no region; use letters, digits and . _ -, as in `eu-west`")
+    return found
+
+
 def region_pattern(value: object) -> str:
     """A region, or a prefix of regions that ends in `*`."""
     found = text(value)

@@ -105,6 +105,8 @@ def _note_yaml_error(file: str, text: str, problem: yaml.MarkedYAMLError, mistak
     if "could not find expected ':'" in words:
         at = problem.context_mark or at  # where the key begins, and not where it was given up
         hint = "; a key has a colon and a space behind it, as in `region: eu`"
+    if "unexpected end of stream" in words:
+        at, words = problem.context_mark or at, "what begins here has no end"
     mark = Mark(file, at.line + 1, at.column + 1) if at else Mark(file)
     if "another document" in words or "expected a single document" in str(problem.context):
         words, hint = "a second document begins here", "; put it in a file of its own"
@@ -114,6 +116,8 @@ def _note_yaml_error(file: str, text: str, problem: yaml.MarkedYAMLError, mistak
         hint = "; a value with `: ` in it needs quotes, and keys of one level stand in one column"
     elif "expected ',' or" in words and "${" in _line(text, at):
         hint = '; inside `{…}` and `[…]` it needs quotes: "${NAME}"'
+    elif "expected ',' or" in words and problem.context_mark is not None:
+        hint = f"; the bracket in line {problem.context_mark.line + 1} may not be closed"
     elif "cannot start any token" in words:
         hint = "; put the value in quotes (and indent with spaces, not tabs)"
     mistakes.add(mark, f"not YAML: {words}{hint}")
@@ -199,19 +203,27 @@ class _Builder:
 
     def _pieces(self, node: yaml.ScalarNode) -> tuple[tuple[int, int, int], ...]:
         """Where the lines of a folded text begin in it and in the file; nothing where it is folded in another way."""
-        if node.style in {"|", "'", '"'}:
+        quoted = node.style in {"'", '"'}
+        if node.style == "|":
             return ()
         first, last = node.start_mark.line, min(node.end_mark.line, len(self._lines) - 1)
         found, offset = [], 0
         for number in range(first + (node.style == ">"), last + 1):
             line = self._lines[number]
-            begins = node.start_mark.column if number == first else len(line) - len(line.lstrip(" "))
-            text = line[begins:].rstrip()
+            begins = node.start_mark.column + quoted if number == first else len(line) - len(line.lstrip(" "))
+            # The quote at its end is no part of it. What is escaped inside makes the texts differ below.
+            text = line[begins : self._end(node, number)].rstrip()
             if text and offset + len(text) <= len(node.value):
                 found.append((offset, number + 1, begins + 1))
                 offset += len(text) + 1
-        told = " ".join(self._lines[at - 1][begins - 1 :].rstrip() for _, at, begins in found)
+        told = " ".join(self._lines[at - 1][begins - 1 : self._end(node, at - 1)].rstrip() for _, at, begins in found)
         return tuple(found) if told == node.value.rstrip("\n") else ()
+
+    @staticmethod
+    def _end(node: yaml.ScalarNode, line: int) -> int | None:
+        """Where a quoted text ends in its last line; None in other lines, and of texts without quotes."""
+        is_last = node.style in {"'", '"'} and line == node.end_mark.line
+        return node.end_mark.column - 1 if is_last else None
 
     def _block_mark(self, line: int, column: int) -> Mark:
         first = self._lines[line] if line < len(self._lines) else ""

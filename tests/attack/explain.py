@@ -387,8 +387,8 @@ class Comparison:
         self._same("cache", "hit" if key in self._kept else "miss", state)
         if state == "hit":
             self._same("called for what was kept", [], seen.called)
-        elif seen.status == 200:
-            self._kept.add(key)
+        elif seen.status == 200 and seen.record.deployment in told["deployments"][: told["first_choices"]]:
+            self._kept.add(key)  # what a fallback said is not kept
         self.outcome.kinds[f"cache {state}"] += 1
 
 
