@@ -64,7 +64,7 @@ def test_utc_is_known_without_a_database(monkeypatch):
     assert window("month", "UTC", int(now.timestamp()))[0] == int(datetime(2031, 7, 1, tzinfo=UTC).timestamp())
 
 
-@given(zone=st.sampled_from(ZONES), per=st.sampled_from(PERS), now_s=st.integers(86_400 * 800, UNTIL_2100_S))
+@given(zone=st.sampled_from(ZONES), per=st.sampled_from(["day", "week", "month"]), now_s=st.integers(0, UNTIL_2100_S))
 def test_a_window_begins_long_after_the_one_before(zone, per, now_s):
     """At least 4/5 of its length: the scripts take what began later than that for the same window in another zone."""
     start, following = window(per, zone, now_s)
