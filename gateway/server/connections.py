@@ -21,7 +21,7 @@ import os
 from typing import TYPE_CHECKING
 
 import structlog
-from aiohttp import web
+from aiohttp import web, web_response
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
@@ -30,7 +30,7 @@ from aiohttp.web_server import Server
 from gateway.errors import FirstdraftError, InternalError, InvalidHTTP
 from gateway.server.error_shape import error_shape
 from gateway.server.keys import SHORTCUT
-from gateway.server.shortcut import HEAD_END, LONGEST, Said, Shortcut
+from gateway.server.shortcut import HEAD_END, LONGEST, SERVER, Said, Shortcut
 
 if TYPE_CHECKING:
     from aiohttp.http_parser import RawRequestMessage
@@ -43,6 +43,9 @@ _LONGEST_REASON = 120
 _BODY_S = 0.05
 """So long a head that was seen before waits for its body, before aiohttp gets it."""
 _LOST = -1
+
+# In place of the versions of Python and aiohttp, which are nobody's business; aiohttp has no setting for it.
+web_response.SERVER_SOFTWARE = SERVER  # type: ignore[attr-defined]
 
 
 class Connection(RequestHandler):

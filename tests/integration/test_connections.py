@@ -130,6 +130,21 @@ async def test_broken_http_to_messages_is_told_in_its_schema(gateway):
     writer.close()
 
 
+async def test_no_answer_tells_versions(gateway):
+    """Whatever is asked, and however wrong, the server's name is all that is told of what it is made of."""
+    for asked in (
+        b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"\x00\r\n\r\n",
+    ):
+        reader, writer = await connect(gateway)
+        writer.write(asked)
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        assert b"\r\nserver: firstdraft\r\n" in head
+        assert b"aiohttp" not in head
+        writer.close()
+
+
 async def test_an_expectation_that_is_unknown_is_417_as_json(gateway, upstream):
     """`expect: 100-continue` is answered, any other expectation refused in the schema of the URL."""
     reader, writer = await connect(gateway)
