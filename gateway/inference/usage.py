@@ -14,6 +14,8 @@ _TEMPLATE_TOKENS_PER_MESSAGE = 16
 _TEMPLATE_TOKENS = 64
 _TOOLS_TOKENS = 600
 """What providers put before tool definitions by themselves (Anthropic: up to 346)."""
+_MOST_COUNTED = 2**40
+"""No answer has more; a larger number is not a count."""
 _BYTES_PER_TOKEN_ESTIMATE = 4
 _BYTES_PER_TOKEN_CHARGED = 3
 """Fewer than English has (about 4.2)."""
@@ -75,6 +77,13 @@ def output_tokens_estimate(text_bytes: int) -> int:
     3 bytes a token: fewer than English has (about 4.2), so that what is counted is rather too much than too little.
     """
     return -(-text_bytes // _BYTES_PER_TOKEN_CHARGED)
+
+
+def counted(value: object) -> int | None:
+    """A number of tokens as a backend wrote it; None: it is no number of tokens at all."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= _MOST_COUNTED else None
 
 
 def believable(usage: Usage, *, input_tokens: int, output_tokens: float) -> Usage:

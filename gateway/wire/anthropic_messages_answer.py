@@ -23,7 +23,7 @@ from gateway.inference.events import (
     UsageReported,
     WholeAnswer,
 )
-from gateway.inference.usage import Usage
+from gateway.inference.usage import Usage, counted
 from gateway.wire.openai_chat_error import has_error, refused_in_answer
 from gateway.wire.sse import MAX_EVENT_BYTES, ServerEvent, SSEDecoder
 
@@ -40,10 +40,15 @@ _ENCODER = msgspec.json.Encoder()
 
 
 class _Counts(msgspec.Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
+    """As they came: of whatever type."""
+
+    input_tokens: Any = None
+    output_tokens: Any = None
+    cache_read_input_tokens: Any = None
+    cache_creation_input_tokens: Any = None
+
+
+_COUNTED = _Counts.__struct_fields__
 
 
 class _Delta(msgspec.Struct):
@@ -292,13 +297,18 @@ def _framed(event: ServerEvent, kind: str) -> bytes:
     return b"event: " + (event.name or kind.encode()) + b"\ndata: " + data + b"\n\n"
 
 
-def _usage(counts: _Counts) -> Usage:
-    """Anthropic counts what a cache read or wrote beside the other input; here input is all of it."""
-    cached = max(0, counts.cache_read_input_tokens or 0)
-    written = max(0, counts.cache_creation_input_tokens or 0)
+def _usage(counts: _Counts) -> Usage | None:
+    """Anthropic counts what a cache read or wrote beside the other input; here input is all of it.
+
+    None where one of them is no number of tokens: then none of them is believed.
+    """
+    found = {name: 0 if (value := getattr(counts, name)) is None else counted(value) for name in _COUNTED}
+    plain, output, cached, written = found.values()
+    if plain is None or output is None or cached is None or written is None:
+        return None
     return Usage(
-        input_tokens=max(0, counts.input_tokens or 0) + cached + written,
-        output_tokens=max(0, counts.output_tokens or 0),
+        input_tokens=plain + cached + written,
+        output_tokens=output,
         cached_input_tokens=cached,
         cache_write_tokens=written,
     )

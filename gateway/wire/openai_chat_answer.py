@@ -13,13 +13,11 @@ import msgspec
 
 from gateway.errors import BackendBroken, BackendCut
 from gateway.inference.events import WholeAnswer
-from gateway.inference.usage import Usage
+from gateway.inference.usage import Usage, counted
 from gateway.wire.openai_chat_error import refused_in_answer
 
 _ENCODER = msgspec.json.Encoder()
 _OUTPUT_DETAILS = "completion_tokens_details"
-_MOST_TOKENS = 2**40
-"""No answer has more; a larger number is not a count."""
 
 
 class Function(msgspec.Struct, gc=False):
@@ -130,13 +128,13 @@ def read_usage(value: object) -> Usage | None:
     """The usage in a backend's object; None when it has none that can be used."""
     if not isinstance(value, dict):
         return None
-    prompt = _count(value.get("prompt_tokens"))
-    completion = _count(value.get("completion_tokens"))
+    prompt = counted(value.get("prompt_tokens"))
+    completion = counted(value.get("completion_tokens"))
     if prompt is None or completion is None:
         return None
     # Some servers leave reasoning out of `completion_tokens`; it is in the total, and it is billed.
-    output = max(completion, (_count(value.get("total_tokens")) or 0) - prompt)
-    cached = _detail(value, "prompt_tokens_details", "cached_tokens") or _count(value.get("prompt_cache_hit_tokens"))
+    output = max(completion, (counted(value.get("total_tokens")) or 0) - prompt)
+    cached = _detail(value, "prompt_tokens_details", "cached_tokens") or counted(value.get("prompt_cache_hit_tokens"))
     reasoning = _detail(value, _OUTPUT_DETAILS, "reasoning_tokens")
     return Usage(
         input_tokens=prompt,
@@ -151,13 +149,7 @@ def read_usage(value: object) -> Usage | None:
 
 def _detail(value: dict[str, Any], group: str, name: str) -> int | None:
     details = value.get(group)
-    return _count(details.get(name)) if isinstance(details, dict) else None
-
-
-def _count(value: object) -> int | None:
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
+    return counted(details.get(name)) if isinstance(details, dict) else None
 
 
 def _call_size(call: ToolCall) -> int:

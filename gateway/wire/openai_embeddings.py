@@ -17,7 +17,7 @@ from gateway.errors import BackendBroken, FieldUnsupported, InternalError, Inval
 from gateway.inference.deployment import Deployment
 from gateway.inference.events import Event, WholeAnswer
 from gateway.inference.request import DraftWish, InferenceRequest, Message, Sampling
-from gateway.inference.usage import Usage
+from gateway.inference.usage import Usage, counted
 from gateway.wire.fields import RAW_FIELDS, refuse_lookalikes, typed
 from gateway.wire.json_body import read_object
 from gateway.wire.openai_chat_error import has_error, refused_in_answer
@@ -40,13 +40,9 @@ class Body(msgspec.Struct):
 _KNOWN = frozenset({*Body.__struct_fields__, "encoding_format", "dimensions", "user"})
 
 
-class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-
-
 class _Answer(msgspec.Struct):
     data: list[msgspec.Raw] | None = None
-    usage: _Usage | None = None
+    usage: Any = None
     error: Any = None
     object: Any = None
 
@@ -108,7 +104,8 @@ def decode_answer(body: bytes, *, deployment: str) -> WholeAnswer:
             raise refused_in_answer(value, deployment=deployment)
     if not answer.data:
         raise BackendBroken(f"{deployment} answered without embeddings", deployment=deployment)
-    usage = None if answer.usage is None else Usage(input_tokens=max(0, answer.usage.prompt_tokens))
+    tokens = counted(answer.usage.get("prompt_tokens")) if isinstance(answer.usage, dict) else None
+    usage = None if tokens is None else Usage(input_tokens=tokens)
     return WholeAnswer(body=body, text="", finish_reason="stop", usage=usage)
 
 
