@@ -44,10 +44,12 @@ models:
     - {backend: c, model: m, price: {input: 0.40, output: 0.60}, expect: {first_token: 400ms, per_token: 20ms}}
     - {backend: d, model: m, price: {input: 0.30, output: 0.50}, expect: {first_token: 900ms, per_token: 30ms}}
 routes:
-  - {name: all, mode: cloud_only, optimize: {latency: 0.2, cost: 1.0}, objectives: {final_first_token: 1s}}
+  - {name: all, mode: cloud_only, WISHES}
 tenants:
   t: {keyless: true}
 """
+BOTH = "optimize: {latency: 0.2, cost: 1.0}, objectives: {final_first_token: 1s}"
+ALONE = {"by cost": "optimize: {cost: 1.0, latency: 0}", "by latency": "optimize: {latency: 1.0}"}
 
 
 @dataclass
@@ -154,10 +156,10 @@ def _ending(observed: Observed, begun: Begun, server: Server, per_token_s: float
     return end
 
 
-def compared(trace: Path, load: float = 1.0, size: int = 1) -> dict[str, Result]:
-    """The same requests sent in three ways, to backends of so many machines."""
+def compared(trace: Path, load: float = 1.0, size: int = 1, wishes: str = BOTH) -> dict[str, Result]:
+    """The same requests sent in three ways, to backends of so many machines; `wishes` are the route's."""
     with tempfile.TemporaryDirectory() as directory:
-        (Path(directory) / "policy.yaml").write_text(POLICY)
+        (Path(directory) / "policy.yaml").write_text(POLICY.replace("WISHES", wishes))
         policy = load_policy(Path(directory), {})
     names = list(policy.deployments)
     results = {}
@@ -194,7 +196,10 @@ def main() -> None:
             if size > 1 and name != "code":
                 continue
             print(f"{name}, {load:g} times as fast as recorded, {size} machine(s) for each backend")
-            for way, result in compared(trace, load, size).items():
+            results = compared(trace, load, size)
+            if name == "code" and size == 1:
+                results |= {way: compared(trace, load, size, wishes)["ranking"] for way, wishes in ALONE.items()}
+            for way, result in results.items():
                 spread = " ".join(f"{key[0]} {number}" for key, number in sorted(result.requests.items()))
                 print(
                     f"  {way:12} first token p50 {result.quantile(0.5):6.2f} s  p95 {result.quantile(0.95):6.2f} s  "

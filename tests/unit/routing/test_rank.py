@@ -12,7 +12,7 @@ from gateway.policy.compiled import CompiledPolicy
 from gateway.policy.facts import Facts
 from gateway.policy.load import load_policy
 from gateway.routing.decide import decide
-from tests.benchmarks.ranking import TRACES, compared
+from tests.benchmarks.ranking import ALONE, TRACES, compared
 
 ROUTE = "optimize: {latency: 1.0, cost: 0.0}"
 
@@ -133,3 +133,14 @@ def test_bursts_that_are_too_much_for_all_have_the_shortest_tail():
     ranked = results.pop("ranking")
     assert all(ranked.quantile(share) < other.quantile(share) for other in results.values() for share in (0.95, 0.99))
     assert ranked.cost_nanousd < results["least busy"].cost_nanousd
+
+
+@pytest.mark.parametrize("load", [1.0, 1.5])
+def test_whoever_wants_one_thing_alone_gets_it_in_any_burst(load: float):
+    """Too much for all or not: by cost nobody is cheaper, and by latency nobody's tail is shorter."""
+    by_cost = compared(TRACES["code"], load, 1, ALONE["by cost"])
+    assert by_cost["ranking"].cost_usd < min(by_cost[way].cost_usd for way in ("round robin", "least busy"))
+    by_latency = compared(TRACES["code"], load, 1, ALONE["by latency"])
+    assert by_latency["ranking"].quantile(0.95) < min(
+        by_latency[way].quantile(0.95) for way in ("round robin", "least busy")
+    )
