@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import sys
 from collections.abc import Callable
@@ -43,9 +42,9 @@ def serve(**flags: str | bool | None) -> None:
 
 async def _serve(settings: Settings) -> None:
     from gateway.server import run  # what takes long to load is loaded once it is needed
+    from gateway.server.garbage import collect_seldom
 
-    gc.freeze()
-    gc.enable()
+    collect_seldom()
     people = log.for_people(settings.log_format, sys.stderr.buffer)
     await run.serve(settings, (lambda found: announce(settings, found)) if people else None)
 

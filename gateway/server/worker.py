@@ -11,6 +11,7 @@ import sys
 
 from gateway.policy.store import PolicyStore
 from gateway.routing.proven import load_proven
+from gateway.server.garbage import collect_seldom
 from gateway.server.run import listening
 from gateway.server.workers import Orders, die_with, read_orders
 from gateway.telemetry import log
@@ -39,6 +40,7 @@ def main() -> None:
     die_with(orders.parent)
     settings = orders.settings
     log.configure(level=settings.log_level, format=settings.log_format)
+    collect_seldom()
     asyncio.run(_work(orders))
 
 
