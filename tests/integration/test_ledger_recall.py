@@ -1,6 +1,7 @@
 """A store that lost something is told what its gateways know."""
 
 import asyncio
+import itertools
 import time
 from contextlib import AsyncExitStack
 
@@ -224,6 +225,29 @@ async def test_gateway_that_missed_an_epoch_tells_nothing_twice(store, gateways,
         await ledger._recall._look()
     assert await used(one) == [1_051, 1_051]
     assert [counter.spent - counter.rebuilt for counter in await Books(store).counters("acme")] == [0, 0]
+
+
+async def test_many_at_once_tell_it_once(store, gateways, monkeypatch):
+    """However many requests notice that the store has changed, and however late, what is known is told in one call."""
+    one, _, _ = gateways
+    await spend(one, 100)
+    one._tasks[3].cancel()  # it looks when it is told to
+    told, script, late = [], one._store.script, (number / 200 for number in itertools.count())
+
+    async def counting(called, keys, args):
+        answer = await script(called, keys, args)
+        told.extend([called.name] if called is one._scripts.recall else [])
+        await asyncio.sleep(next(late) if called is one._scripts.hold else 0)
+        return answer
+
+    monkeypatch.setattr(one._store, "script", counting)
+    await store.command("HSET", tenant_keys("acme")[0], "run", "another process")
+    holds = await asyncio.gather(*(one.take(claim(output_tokens=1)) for _ in range(20)))
+    assert len(told) == 1
+    for hold in holds:
+        hold.release()
+        one.end(hold)
+    assert await used(one) == [100, 100]
 
 
 async def test_answers_that_are_understood_out_of_turn(gateways):
