@@ -1,8 +1,9 @@
 """What the edge does on this machine: `python -m tests.benchmarks.edge [--threads N]`. Prints a table; asserts nothing.
 
 With `--llama-server PATH` a native llama-server of the same llama.cpp serves the same model file and stands beside it;
-with `--python-server FOLDER` llama-cpp-python's own server does, whose needs (`pip install --target FOLDER
-llama-cpp-python[server]`) are in that folder. `--rounds` interleaves the runs: a busy machine then disturbs all alike.
+given again, another build does. With `--python-server FOLDER` llama-cpp-python's own server does, whose needs (`pip
+install --target FOLDER llama-cpp-python[server]`) are in that folder. `--rounds` interleaves the runs: a busy machine
+then disturbs all alike.
 """
 
 from __future__ import annotations
@@ -96,12 +97,13 @@ class Starts:
     def __init__(self, arguments: argparse.Namespace, state: Path) -> None:
         self._arguments = arguments
         self._state = state
+        paths = enumerate(arguments.llama_server, 1)
+        self._llama_servers = {f"llama-server {place}" if place > 1 else "llama-server": path for place, path in paths}
 
     @property
     def names(self) -> list[str]:
         """Of the columns."""
-        given = self._arguments
-        return ["edge", *["llama-server"] * bool(given.llama_server), *["llama_cpp.server"] * bool(given.python_server)]
+        return ["edge", *self._llama_servers, *["llama_cpp.server"] * bool(self._arguments.python_server)]
 
     @asynccontextmanager
     async def edge(self) -> AsyncIterator[tuple[EdgeClient, float]]:
@@ -123,8 +125,8 @@ class Starts:
                 figures = {"start to warm, ms": 1e3 * warm_s} | await measure(Edge(client))
                 return figures | await _inside(client)
         (model,) = self._state.glob("models/*.gguf")
-        if name == "llama-server":
-            peer = llama_server(given.llama_server, model, threads=given.threads, n_ctx=given.n_ctx)
+        if name in self._llama_servers:
+            peer = llama_server(self._llama_servers[name], model, threads=given.threads, n_ctx=given.n_ctx)
         else:
             folder = given.python_server
             peer = python_server(model, threads=given.threads, n_ctx=given.n_ctx, packages=folder)
@@ -181,7 +183,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--n-ctx", type=int, default=8_192)
-    parser.add_argument("--llama-server", type=Path, help="a native llama-server to compare with")
+    parser.add_argument(
+        "--llama-server", type=Path, action="append", default=[], help="a native llama-server to compare with"
+    )
     parser.add_argument("--python-server", type=Path, help="folder with the needs of llama-cpp-python's server")
     parser.add_argument("--rounds", type=int, default=1)
     asyncio.run(run(parser.parse_args()))
