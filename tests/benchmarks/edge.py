@@ -2,8 +2,8 @@
 
 With `--llama-server PATH` a native llama-server of the same llama.cpp serves the same model file and stands beside it;
 given again, another build does. With `--python-server FOLDER` llama-cpp-python's own server does, whose needs (`pip
-install --target FOLDER llama-cpp-python[server]`) are in that folder. `--rounds` interleaves the runs: a busy machine
-then disturbs all alike.
+install --target FOLDER llama-cpp-python[server]`) are in that folder. All are up at once, and each question goes to one
+after the other: what disturbs the machine disturbs all alike. The table has medians of `--rounds`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -77,18 +77,19 @@ async def at_once(server: Server, count: int, first: int) -> dict[str, float]:
     }
 
 
-async def measure(server: Server) -> dict[str, float]:
-    """All that can be asked of any server."""
-    figures: dict[str, float] = {}
-    await server.ask("Hello.", 8)
-    long = PASSAGE * PASSAGES
-    cold = await server.ask("1. " + long + "Who keeps the book?", 8)
-    known = await server.ask("1. " + long + "What is in the book?", 8)
-    figures["500-token prompt: TTFT, ms"] = 1e3 * cold.ttft_s
-    figures["its prefix known: TTFT, ms"] = 1e3 * known.ttft_s
-    for count in (1, 2, 4, 8, 16):
-        figures |= await at_once(server, count, 100 * count)
-    return figures
+async def long_prompt(server: Server, first: int) -> dict[str, float]:
+    """A prompt of 500 tokens, and then another that begins alike; `first` makes it unlike those before."""
+    long = f"{first}. " + PASSAGE * PASSAGES
+    cold = await server.ask(long + "Who keeps the book?", 8)
+    known = await server.ask(long + "What is in the book?", 8)
+    return {"500-token prompt: TTFT, ms": 1e3 * cold.ttft_s, "its prefix known: TTFT, ms": 1e3 * known.ttft_s}
+
+
+STEPS: list[Callable[[Server, int], Awaitable[dict[str, float]]]] = [
+    long_prompt,
+    *(lambda server, first, count=count: at_once(server, count, first + 100 * count) for count in (1, 2, 4, 8, 16)),
+]
+"""All that can be asked of any server."""
 
 
 class Starts:
@@ -97,6 +98,7 @@ class Starts:
     def __init__(self, arguments: argparse.Namespace, state: Path) -> None:
         self._arguments = arguments
         self._state = state
+        self.warm_s = 0.0
         paths = enumerate(arguments.llama_server, 1)
         self._llama_servers = {f"llama-server {place}" if place > 1 else "llama-server": path for place, path in paths}
 
@@ -117,13 +119,15 @@ class Starts:
             await client.until_warm()
             yield client, time.perf_counter() - started
 
-    async def measured(self, name: str) -> dict[str, float]:
-        """One round of one server."""
-        given = self._arguments
+    @asynccontextmanager
+    async def server(self, name: str) -> AsyncIterator[Server]:
+        """The one of this column, ready."""
         if name == "edge":
             async with self.edge() as (client, warm_s):
-                figures = {"start to warm, ms": 1e3 * warm_s} | await measure(Edge(client))
-                return figures | await _inside(client)
+                self.warm_s = warm_s
+                yield Edge(client)
+            return
+        given = self._arguments
         (model,) = self._state.glob("models/*.gguf")
         if name in self._llama_servers:
             peer = llama_server(self._llama_servers[name], model, threads=given.threads, n_ctx=given.n_ctx)
@@ -131,12 +135,12 @@ class Starts:
             folder = given.python_server
             peer = python_server(model, threads=given.threads, n_ctx=given.n_ctx, packages=folder)
         async with peer:
-            return await measure(peer)
+            yield peer
 
 
 async def _inside(client: EdgeClient) -> dict[str, float]:
     before = await client.stats()
-    await at_once(Edge(client), 8, 5_000)
+    await at_once(Edge(client), 8, 500_000)
     after = await client.stats()
     loop_s = after.loop_s - before.loop_s
     decode_s = after.prefill_s + after.decode_s - before.prefill_s - before.decode_s
@@ -163,10 +167,22 @@ async def run(arguments: argparse.Namespace) -> None:
         async with starts.edge():
             pass  # makes the model's format: the starts that are timed find it
         rounds: dict[str, list[dict[str, float]]] = {name: [] for name in starts.names}
-        for _ in range(arguments.rounds):
-            for name in starts.names:
-                rounds[name].append(await starts.measured(name))
-                print(name, {figure: round(value, 1) for figure, value in rounds[name][-1].items()}, file=sys.stderr)
+        async with AsyncExitStack() as stack:
+            servers = {name: await stack.enter_async_context(starts.server(name)) for name in starts.names}
+            for server in servers.values():
+                await server.ask("Hello.", 8)
+            for number in range(arguments.rounds):
+                for columns in rounds.values():
+                    columns.append({})
+                for step in STEPS:
+                    for name, server in servers.items():
+                        found = await step(server, 10_000 * number)
+                        rounds[name][-1] |= found
+                        print(name, {figure: round(value, 1) for figure, value in found.items()}, file=sys.stderr)
+            edge = servers["edge"]
+            assert isinstance(edge, Edge)
+            inside = {"start to warm, ms": 1e3 * starts.warm_s} | await _inside(edge.client)
+        rounds["edge"] = [columns | inside for columns in rounds["edge"]]
     figures = list(rounds["edge"][0])
     width = max(map(len, figures))
     print(" " * width, *(f"{name:>16}" for name in rounds))
