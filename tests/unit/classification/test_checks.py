@@ -12,7 +12,7 @@ from gateway.classification.addresses import is_ipv4
 from gateway.classification.cards import _FIRSTS, _RANGES, is_card, passes_luhn
 from gateway.classification.cues import WORDS
 from gateway.classification.ibans import LENGTHS, is_iban
-from gateway.classification.national_ids import MIXED_IDS, NUMBER_IDS, is_pension_number
+from gateway.classification.national_ids import MIXED_IDS, NUMBER_IDS, is_pension_number, is_resident_identity
 from gateway.classification.phones import NumberingPlans
 
 
@@ -107,6 +107,13 @@ def test_pension_number():
     assert is_pension_number("65 170839 J 003")
     assert not is_pension_number("65 170839 J 004")
     assert not is_pension_number("65 990839 J 003")
+
+
+@pytest.mark.parametrize("number", ["110001199001010001", "11000119900101001X"])
+def test_a_resident_identity_of_a_county_that_is_none(number):
+    """Where date, check digit and province are right and only the county is unknown, it is none; nothing fails."""
+    assert not is_resident_identity(number)
+    assert is_resident_identity("110101199003070011")
 
 
 def test_rules_of_national_ids_can_be_met():
