@@ -247,22 +247,23 @@ class Ledger:
         """Run the script, and again with what it says that it has to know."""
         memory = self._memory.of(claim.tenant)
         for tries_left in range(_MOST_TRIES - 1, -1, -1):
+            epoch = memory.epoch
             words = hold_words(
                 claim,
                 terms,
-                epoch=memory.epoch,
+                epoch=epoch,
                 hold_id=hold_id,
                 lease_ms=self._lease_ms,
                 fewest=fewest,
                 now_s=self._clock.now_s(),
-                server="" if memory.epoch else self._store.age(terms.keys[0]),
+                server="" if epoch else self._store.age(terms.keys[0]),
             )
             answer = await self._store.script(self._scripts.hold, terms.keys, (RUN, words))
             self._clock.note(answer[5])
             what = answer[0]
             if what in _AGAIN and tries_left:
                 if what == EPOCH:
-                    await self._recall.tell(claim.tenant, memory.epoch)
+                    await self._recall.tell(claim.tenant, epoch)
                 elif what == WAIT:
                     await asyncio.sleep(answer[1] / 1000)
                 continue
@@ -275,12 +276,12 @@ class Ledger:
         terms, memory = entry.terms, self._memory.of(entry.tenant)
         try:
             for _ in range(_MOST_TRIES):
-                limits = terms.packed(self._clock.now_s())
-                words = _pack((memory.epoch, entry.hold.id, needed.tokens, needed.nanousd, limits))
+                epoch, limits = memory.epoch, terms.packed(self._clock.now_s())
+                words = _pack((epoch, entry.hold.id, needed.tokens, needed.nanousd, limits))
                 answer = await self._store.script(self._scripts.extend, terms.keys, (RUN, words))
                 self._clock.note(answer[3])
                 if answer[0] == EPOCH:
-                    await self._recall.tell(entry.tenant, memory.epoch)
+                    await self._recall.tell(entry.tenant, epoch)
                 elif answer[0] != WINDOWS:
                     break
             else:
