@@ -18,6 +18,7 @@ import logging
 import random
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,14 +117,21 @@ routes:
     mode: cloud_only
     models: [world]
     fallback: [large]
-  - {{name: rest, mode: cloud_only, fallback: [world], cache: {{ttl: 1h}}}}
+  - name: again
+    when: request.feature == "again"
+    mode: cloud_only
+    fallback: [world]
+    cache: {{ttl: 1h, shared: true}}
+  - {{name: rest, mode: cloud_only, fallback: [world], cache: {{ttl: 1h, shared: true}}}}
 tenants:
   berlin: {{region: eu, keys: [{{name: k, sha256: {berlin}}}]}}
   boston: {{region: us, keys: [{{name: k, sha256: {boston}}}], budgets: [{{usd: 50, per: day}}]}}
   clinic: {{region: eu, labels: [health], keys: [{{name: k, sha256: {clinic}}}]}}
   poor: {{region: us, keys: [{{name: k, sha256: {poor}}}], budgets: [{{usd: 0.01, per: minute}}]}}
 """
-FEATURES = ("", "chat", "autocomplete", "pocket", "sure", "quick", "batch", "cheap", "support", "dear", "dear")
+PRIVATE = "between you and me"
+"""No condition asks for it, so nothing may write it down."""
+FEATURES = ("", "chat", "autocomplete", "pocket", "sure", "quick", "batch", "cheap", "support", "again", "dear", "dear")
 
 
 @dataclass
@@ -196,7 +204,7 @@ def random_request(chance: random.Random) -> Sent:
         (0.05, {"logprobs": True}),
         (0.05, {"n": 2}),
         (0.2, {"draft": chance.choice(("off", "frames", "reasoning"))}),
-        (0.3, {"metadata": {"audience": chance.choice(("minors", "adults"))}}),
+        (0.3, {"metadata": {"audience": chance.choice(("minors", "adults")), "note": PRIVATE}}),
     ):
         if chance.random() < share:
             body.update(more)
@@ -204,11 +212,15 @@ def random_request(chance: random.Random) -> Sent:
     return Sent(chance.choice([*KEYS, *["poor"] * 4 * (feature == "dear")]), feature, labels, body)
 
 
+Make = Callable[[random.Random], Sent]
+
+
 class Decisions:
     """Takes the place of the log of decisions: every one is kept, until it is looked at."""
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
+        self.written = b""
 
     def wants_one(self) -> bool:
         return True
@@ -219,6 +231,7 @@ class Decisions:
     def taken(self) -> Facts | None:
         """The facts of the last decision since the last call; None where there was none."""
         found = read(self.lines)
+        self.written += b"".join(self.lines)
         self.lines.clear()
         return found[-1].facts if found else None
 
@@ -240,7 +253,7 @@ class Comparison:
     def _policy(self) -> CompiledPolicy:
         return self._services.policy.current
 
-    async def run(self, requests: int, chance: random.Random) -> Outcome:
+    async def run(self, requests: int, chance: random.Random, make: Make) -> Outcome:
         """One request after the other, so that it is known which call belongs to which."""
         fails = dict.fromkeys(self._backends, 0)
         async with aiohttp.ClientSession() as session:
@@ -248,7 +261,7 @@ class Comparison:
                 for name, left in fails.items():
                     fails[name] = left - 1 if left else (8 if chance.random() < 0.004 and name != "phone" else 0)
                     self._backends[name].default = Script(status=503 if fails[name] else 200)
-                sent = random_request(chance)
+                sent = make(chance)
                 self._compare(sent, await self._ask(session, sent))
         return self.outcome
 
@@ -276,6 +289,7 @@ class Comparison:
             self._check_facts(sent, seen.facts)
             told = self._told[same] = as_json(explain(self._policy, seen.facts))
         before = len(self.outcome.differing)
+        self._check_privacy(sent, seen)
         self._check_decision(told, seen)
         if told["refusal"] is not None:
             self._check_refusal(told, seen)
@@ -313,8 +327,16 @@ class Comparison:
             self._same(name, asked, getattr(facts, name))
         self._same("n", body.get("n", 1), facts.n)
         self._same("language", language_in(sent.prompt), facts.language)
-        self._same("metadata", body.get("metadata", {}), facts.metadata)
+        asked_for = {name: value for name, value in body.get("metadata", {}).items() if name == "audience"}
+        self._same("metadata", asked_for, facts.metadata)
         self._same("draft", body.get("draft"), None if facts.draft is None else facts.draft.value)
+
+    def _check_privacy(self, sent: Sent, seen: Seen) -> None:
+        """Neither the log's line nor the recorded decision has a word of the prompt, of the answer or of a key."""
+        written = json.dumps(seen.record.fields()) + self._decisions.written.decode()
+        self._decisions.written = b""
+        secrets = (sent.prompt if len(sent.prompt) > 2 else PRIVATE, PRIVATE, Script().text, KEYS[sent.tenant], "anna")
+        self._same("written down", [], [secret for secret in secrets if secret in written])
 
     def _check_decision(self, told: dict[str, Any], seen: Seen) -> None:
         """Headers and record say what was explained."""
@@ -392,8 +414,8 @@ class Comparison:
         self.outcome.kinds[f"cache {state}"] += 1
 
 
-async def attack(requests: int, seed: int = 1) -> Outcome:
-    """Start everything, compare so many requests, stop everything."""
+async def attack(requests: int, seed: int = 1, make: Make = random_request) -> Outcome:
+    """Start everything, compare so many requests that `make` makes, stop everything."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fd-explain-")))
         backends = {name: await stack.enter_async_context(ScriptedUpstream()) for name in BACKENDS}
@@ -407,7 +429,7 @@ async def attack(requests: int, seed: int = 1) -> Outcome:
         watched = await stack.enter_async_context(PolicyStore(settings.policies, {}, load=load_proven))
         machine = Machine(store_url=valkey.url, edge_socket=None)
         found = await stack.enter_async_context(listening(settings, machine, watched, bind(settings), asyncio.Event()))
-        return await Comparison(found.services, found.url, backends).run(requests, random.Random(seed))
+        return await Comparison(found.services, found.url, backends).run(requests, random.Random(seed), make)
 
 
 def main() -> None:
