@@ -77,6 +77,9 @@ class Settler:
                 smooth = await self._book(batch)
             except StoreUnavailable:
                 self._return(batch)
+            except Exception:  # noqa: BLE001 a mistake with one of them must not end the booking of all others
+                structlog.get_logger().exception("settling_failed", holds=len(batch))
+                await self._book_one_by_one(batch)
             except BaseException:
                 self._return(batch)
                 raise
@@ -119,6 +122,17 @@ class Settler:
             await self._tell(tenant)
         self._return(batch)
         return smooth
+
+    async def _book_one_by_one(self, batch: list[Settlement]) -> None:
+        """Drop those with which something is wrong that nobody thought of."""
+        for settlement in batch:
+            try:
+                await self._book([settlement])
+            except StoreUnavailable:
+                self._return([settlement])
+            except Exception as error:  # noqa: BLE001 as above
+                self._drop(settlement, f"{type(error).__name__}: {error}")
+        self._return(())
 
     def _sort_out(self, settlement: Settlement, answer: Answer, *, sent: bool) -> Outcome:
         if isinstance(answer, StoreRefused):
