@@ -124,10 +124,18 @@ routes:
     cache: {{ttl: 1h, shared: true}}
   - {{name: rest, mode: cloud_only, fallback: [world], cache: {{ttl: 1h, shared: true}}}}
 tenants:
-  berlin: {{region: eu, keys: [{{name: k, sha256: {berlin}}}]}}
-  boston: {{region: us, keys: [{{name: k, sha256: {boston}}}], budgets: [{{usd: 50, per: day}}]}}
-  clinic: {{region: eu, labels: [health], keys: [{{name: k, sha256: {clinic}}}]}}
-  poor: {{region: us, keys: [{{name: k, sha256: {poor}}}], budgets: [{{usd: 0.01, per: minute}}]}}
+  berlin: {{region: eu, classification: {{limit: 1s}}, keys: [{{name: k, sha256: {berlin}}}]}}
+  boston:
+    region: us
+    classification: {{limit: 1s}}
+    keys: [{{name: k, sha256: {boston}}}]
+    budgets: [{{usd: 50, per: day}}]
+  clinic: {{region: eu, classification: {{limit: 1s}}, labels: [health], keys: [{{name: k, sha256: {clinic}}}]}}
+  poor:
+    region: us
+    classification: {{limit: 1s}}
+    keys: [{{name: k, sha256: {poor}}}]
+    budgets: [{{usd: 0.01, per: minute}}]
 """
 PRIVATE = "between you and me"
 """No condition asks for it, so nothing may write it down."""
@@ -373,14 +381,15 @@ class Comparison:
         record, policy = seen.record, self._policy
         downgraded = record.hold == "downgraded"
         allowed = told["spent"] if downgraded else told["deployments"]
-        finals = [one.deployment for one in record.attempts if one.role == "final" and one.outcome != "paused"]
+        asked = [one for one in record.attempts if one.outcome not in {"paused", "over_budget"}]
+        finals = [one.deployment for one in asked if one.role == "final"]
         order = list(dict.fromkeys(finals))
         places = [allowed.index(name) if name in allowed else -1 for name in order]
         self._same("asked", sorted(places), places)
         self._same("asked outside", [], [name for name in order if name not in allowed])
-        drafts = [one.deployment for one in record.attempts if one.role == "draft"]
+        drafts = [one.deployment for one in asked if one.role == "draft"]
         self._same("drafts outside", [], [name for name in drafts if name != told["draft"]])
-        made = [policy.deployments[one.deployment].backend.name for one in record.attempts]
+        made = [policy.deployments[one.deployment].backend.name for one in asked]
         cloud = Counter(name for name in made if name in self._backends)
         self._same("calls", dict(cloud), dict(Counter(seen.called)))
         if seen.status == 200 and record.cache != "hit":
