@@ -108,16 +108,18 @@ class Settler:
             for settlement in batch:
                 settlement.may_have_run = settlement.may_have_run or sent
             raise
-        again, tell = list[Settlement](), set[str]()
-        for group, answer in zip(groups, answers, strict=True):
-            for settlement, said in zip(group, answers_of(group, answer), strict=True):
-                outcome = self._sort_out(settlement, said, sent=sent)
-                if outcome is not Outcome.DONE:
-                    again.append(settlement)
-                if outcome is Outcome.TELL:
-                    tell.add(settlement.tenant)
+        done, tell = set[int](), set[str]()
+        try:
+            for group, answer in zip(groups, answers, strict=True):
+                for settlement, said in zip(group, answers_of(group, answer), strict=True):
+                    outcome = self._sort_out(settlement, said, sent=sent)
+                    if outcome is Outcome.DONE:
+                        done.add(id(settlement))
+                    if outcome is Outcome.TELL:
+                        tell.add(settlement.tenant)
+        finally:
+            batch[:] = [settlement for settlement in batch if id(settlement) not in done]
         smooth = not any(isinstance(answer, StoreUnavailable) for answer in answers)
-        batch[:] = again
         for tenant in tell:
             await self._tell(tenant)
         self._return(batch)
@@ -126,6 +128,7 @@ class Settler:
     async def _book_one_by_one(self, batch: list[Settlement]) -> None:
         """Drop those with which something is wrong that nobody thought of."""
         for settlement in batch:
+            settlement.may_have_run = True
             try:
                 await self._book([settlement])
             except StoreUnavailable:

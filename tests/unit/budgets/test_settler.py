@@ -9,9 +9,9 @@ from gateway.budgets.settler import Settler
 
 
 class Booked:
-    """A settlement that is booked by any answer; one that is `broken` cannot even say what it asks for."""
+    """A settlement that is booked by any answer; one that is broken cannot say what it asks for, or hear the answer."""
 
-    def __init__(self, tenant, *, broken=False):
+    def __init__(self, tenant, *, broken=""):
         self.tenant, self.broken = tenant, broken
         self.may_have_run, self.refusals, self.answers = False, 0, []
 
@@ -20,11 +20,13 @@ class Booked:
         return self
 
     def call(self):
-        if self.broken:
+        if self.broken == "call":
             raise KeyError("a mistake")
         return self.tenant
 
     def answered(self, answer):
+        if self.broken == "answer":
+            raise KeyError("a mistake")
         self.answers.append(answer)
         return Outcome.DONE
 
@@ -48,9 +50,10 @@ async def settler():
     task.cancel()
 
 
-async def test_one_that_is_broken_holds_up_no_other(settler):
+@pytest.mark.parametrize("broken", ["call", "answer"])
+async def test_one_that_is_broken_holds_up_no_other(settler, broken):
     """It is dropped, its hold expires; those of the same batch and those that come later are booked, once each."""
-    batch = [Booked("a"), Booked("b", broken=True), Booked("c")]
+    batch = [Booked("a"), Booked("b", broken=broken), Booked("c")]
     for settlement in batch:
         settler.add(settlement)
     await settler.flush(2.0)
