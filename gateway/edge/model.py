@@ -86,6 +86,7 @@ class Model:
         self._listen_for_abort()
         self.threads = threads
         self._logits: dict[int, Logits] = {}
+        self._row_type = ctypes.c_float * self.n_vocab
         self._kept_logits = np.empty((limits.active, self.n_vocab), dtype=np.float32)
         self.groups: list[tuple[int, ...]] = []
         """For so many rows: the sizes of the calls to decode them in (see `grouping`). Beyond: all at once."""
@@ -178,7 +179,8 @@ class Model:
             raise RuntimeError(f"llama_decode failed on {rows} rows: {why}")
         for row in wanted:
             pointer = llama_cpp.llama_get_logits_ith(self._context, row - start)
-            self._logits[row] = np.ctypeslib.as_array(pointer, shape=(self.n_vocab,))
+            logits = self._row_type.from_address(ctypes.addressof(pointer.contents))
+            self._logits[row] = np.frombuffer(logits, dtype=np.float32)
         return True
 
     def _keep_logits(self) -> None:

@@ -39,6 +39,17 @@ def test_log_probability_entropy_and_margin_are_the_models_own():
         assert choice.top == ()
 
 
+@pytest.mark.parametrize("all_by", [-5_000.0, -59.0, 55.0, 62.0, 5_000.0])
+def test_logits_of_any_size_say_the_same(all_by):
+    """Only differences count: the same row, moved as far as may be, is as sure of the same."""
+    logits = row(t1=2.0, t2=1.0, t3=0.5)
+    expected, choice = (sampler(top_logprobs=2).choose(moved) for moved in (logits, logits + np.float32(all_by)))
+    assert choice.token == expected.token
+    for name in ("logprob", "entropy", "margin"):
+        assert getattr(choice, name) == pytest.approx(getattr(expected, name), abs=1e-3)
+    assert dict(choice.top) == pytest.approx(dict(expected.top), abs=1e-3)
+
+
 def test_alternatives_are_the_likeliest_with_their_log_probabilities():
     """As many as were asked for, in order, of the model's own distribution; never more than there are tokens."""
     logits = row(t1=2.0, t2=1.0, t3=0.5)
