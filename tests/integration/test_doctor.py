@@ -40,4 +40,4 @@ async def test_a_gateway_that_is_not_there():
     """One line, and exit status 1."""
     done = await asyncio.to_thread(CliRunner().invoke, doctor, ["--url", "http://127.0.0.1:1"])
     assert done.exit_code == 1
-    assert "cannot be read" in done.output
+    assert "cannot be reached" in done.output

@@ -22,7 +22,7 @@ SEEDS = {
         R,
         "cache: {ttl: 1h}",
         "cache: {‸tll: 1h}",
-        "unknown key `tll`; there is `charge`, `shared`, `stale`, `temperature`, `ttl`",
+        "unknown key `tll`; there are `charge`, `shared`, `stale`, `temperature`, `ttl`",
     ),
     "key of an objective": Seed(
         R, "final_first_token: 1500ms", "‸final_first_tokens: 1500ms", "did you mean `final_first_token`"
