@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from gateway.errors import PolicyError
+from gateway.errors import Mistake, PolicyError
 from gateway.policy.load import load_policy
 from tests.policy_folder import ENVIRON, FILES, HASH, write_folder
 
@@ -21,6 +22,26 @@ class Seed:
     old: str
     new: str
     says: str
+
+    def marked(self) -> str:
+        """The file with the mistake, and with `‸` where it is to be found."""
+        before = FILES[f"{self.file}.yaml"]
+        assert before.count(self.old) >= 1
+        return before.replace(self.old, self.new, 1)
+
+    def write(self, folder: Path) -> Path:
+        """A policy folder with the mistake in it."""
+        return write_folder(folder, **{self.file: self.marked().replace("‸", "")})
+
+    def in_place(self, folder: Path, found: Iterable[Mistake]) -> list[Mistake]:
+        """Those found at the mark; all, where there is none."""
+        marked = self.marked()
+        place = marked.find("‸")
+        if place < 0:
+            return list(found)
+        line, column = marked.count("\n", 0, place) + 1, place - marked.rfind("\n", 0, place)
+        expected = (str(folder / f"{self.file}.yaml"), line, column)
+        return [mistake for mistake in found if (mistake.file, mistake.line, mistake.column) == expected]
 
 
 B, M, C, R, T = "backends", "models", "constraints", "routes", "tenants"
@@ -283,21 +304,10 @@ SEEDS = {
 @pytest.mark.parametrize("seed", SEEDS.values(), ids=SEEDS.keys())
 def test_seeded_mistake_is_found_in_its_place(seed: Seed, tmp_path: Path):
     """A mistake is reported with its file, line and column, what is wrong, and what would be right."""
-    before = FILES[f"{seed.file}.yaml"]
-    assert before.count(seed.old) >= 1
-    marked = before.replace(seed.old, seed.new, 1)
-    place = marked.find("‸")
-    text = marked.replace("‸", "")
     with pytest.raises(PolicyError) as caught:
-        load_policy(write_folder(tmp_path, **{seed.file: text}), ENVIRON)
-    line = marked.count("\n", 0, place) + 1
-    column = place - (marked.rfind("\n", 0, place) + 1) + 1
-    in_place = [
-        found
-        for found in caught.value.mistakes
-        if place < 0 or (found.file, found.line, found.column) == (str(tmp_path / f"{seed.file}.yaml"), line, column)
-    ]
-    assert any(seed.says in found.message for found in in_place), f"{line}:{column} not in\n{caught.value}"
+        load_policy(seed.write(tmp_path), ENVIRON)
+    here = seed.in_place(tmp_path, caught.value.mistakes)
+    assert any(seed.says in found.message for found in here), f"{seed.new} not where it is in\n{caught.value}"
     assert "sk-proj-abc123" not in caught.value.message
 
 

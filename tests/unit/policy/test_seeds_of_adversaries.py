@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.policy_folder import FILES, write_folder
 from tests.unit.policy.test_mistakes import B, C, M, R, Seed, T
 from tests.unit.policy.test_seeds_of_others import found_in
 
@@ -324,12 +323,7 @@ SEEDS = {
 @pytest.mark.parametrize("seed", SEEDS.values(), ids=SEEDS.keys())
 def test_adversary_s_mistake_is_found_in_its_place(seed: Seed, tmp_path: Path):
     """Whatever is written where something else is due is reported with its file, line and column."""
-    before = FILES[f"{seed.file}.yaml"]
-    assert before.count(seed.old) >= 1
-    marked = before.replace(seed.old, seed.new, 1)
-    place = marked.index("‸")
-    found = found_in(write_folder(tmp_path, **{seed.file: marked.replace("‸", "")}))
-    line = marked.count("\n", 0, place) + 1
-    column = place - (marked.rfind("\n", 0, place) + 1) + 1
-    here = [m for m in found if (m.file, m.line, m.column) == (str(tmp_path / f"{seed.file}.yaml"), line, column)]
+    assert "‸" in seed.new
+    found = found_in(seed.write(tmp_path))
+    here = seed.in_place(tmp_path, found)
     assert any(seed.says in mistake.message for mistake in here), [str(each) for each in found]

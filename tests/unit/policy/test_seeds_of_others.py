@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import Mistake, PolicyError
 from gateway.routing.proven import load_proven
-from tests.policy_folder import ENVIRON, FILES, write_folder
+from tests.policy_folder import ENVIRON
 from tests.unit.policy.test_mistakes import B, C, M, R, Seed, T
 
 SEEDS = {
@@ -173,19 +173,6 @@ def found_in(folder: Path) -> list[Mistake]:
 @pytest.mark.parametrize("seed", SEEDS.values(), ids=SEEDS.keys())
 def test_seeded_mistake_of_meaning_is_found_in_its_place(seed: Seed, tmp_path: Path):
     """What can never be meant is reported with its file, line and column, as a mistake or as a warning."""
-    before = FILES[f"{seed.file}.yaml"]
-    assert before.count(seed.old) >= 1
-    marked = before.replace(seed.old, seed.new, 1)
-    place = marked.find("‸")
-    found = found_in(write_folder(tmp_path, **{seed.file: marked.replace("‸", "")}))
-    line = marked.count("\n", 0, place) + 1
-    column = place - (marked.rfind("\n", 0, place) + 1) + 1
-    here = [
-        mistake
-        for mistake in found
-        if place < 0
-        or (mistake.file, mistake.line, mistake.column) == (str(tmp_path / f"{seed.file}.yaml"), line, column)
-    ]
-    assert any(seed.says in mistake.message for mistake in here), (
-        f"{line}:{column} not in {[str(each) for each in found]}"
-    )
+    found = found_in(seed.write(tmp_path))
+    here = seed.in_place(tmp_path, found)
+    assert any(seed.says in mistake.message for mistake in here), [str(each) for each in found]
