@@ -67,7 +67,7 @@ compiled_for() {
         gcc --version
         gcc -march=native -Q --help=target
         echo "${CMAKE_ARGS:-}"
-        cat deploy/llama_cpp.cmake deploy/amx_tiles.h
+        cat deploy/llama_cpp/*
     } 2>/dev/null | sha256sum | cut -c1-16
 }
 
@@ -106,7 +106,7 @@ export PIP_CACHE_DIR="${XDG_CACHE_HOME:-$HOME/.cache}/firstdraft/pip-$compiled_f
 [ "$(cat .venv/compiled_for 2>/dev/null)" = "$compiled_for" ] \
     || .venv/bin/python -m pip uninstall --quiet --yes llama-cpp-python 2>/dev/null
 # Without the parts of llama.cpp that nothing here uses, the build takes half the time.
-export CMAKE_ARGS="${CMAKE_ARGS:--DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE='$PWD/deploy/llama_cpp.cmake'}"
+export CMAKE_ARGS="${CMAKE_ARGS:--DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE='$PWD/deploy/llama_cpp/build.cmake'}"
 say "Installing what $lock names. llama-cpp-python is compiled once: two to four minutes on 2 cores."
 .venv/bin/python -m pip install -v --require-hashes -r "$lock" 2>&1 \
     | "$python" deploy/install_progress.py .venv/install.log \

@@ -1,4 +1,4 @@
-// Put before each C++ file of llama.cpp (see llama_cpp.cmake).
+// Put before each C++ file of llama.cpp (see build.cmake).
 //
 // GCC's _tile_loadconfig says that it reads one pointer's worth of the 64 bytes that the instruction reads, so GCC 12
 // drops the stores to the others as dead. Said in full here. Other compilers, and processors without AMX, see nothing.
