@@ -42,6 +42,7 @@ put_before(ops.cpp
         ggml_tensor * dst) {
 ]]
     "#include \"${CMAKE_CURRENT_LIST_DIR}/attention.h\"
+#include \"${CMAKE_CURRENT_LIST_DIR}/spread.h\"
 static void ggml_compute_forward_flash_attn_ext_f16(
         const ggml_compute_params * params,
         ggml_tensor * dst) {

@@ -20,7 +20,7 @@ from gateway.edge.answer import Answer
 from gateway.edge.job import Job, Prompt
 from gateway.edge.measurement import Measurement, Sizes
 from gateway.edge.protocol import Done, Failed, Load, Stats, Submit, Token
-from gateway.edge.sampling import NO_TOKEN, Choice, Held, Logits, Sampler, Surprise
+from gateway.edge.sampling import NO_TOKEN, Choice, Held, Logits, Sampler, Spread
 from gateway.edge.scheduler import Batch, Limits, Memory, Scheduler
 from gateway.edge.text import TextGate
 from gateway.errors import EdgeOverloaded, EdgeUnsuitable
@@ -33,8 +33,9 @@ Deliver = Callable[[list[tuple[object, Output]], Load], None]
 class Decoder(Memory, Sizes, Protocol):
     """What the loop needs of a model."""
 
-    n_vocab: int
     eog: frozenset[int]
+    spread: Callable[[Logits], Spread]
+    """How the probability of a row is spread."""
 
     def decode(self, batch: Batch) -> bool:
         """Decodes the rows; False when it was aborted."""
@@ -88,7 +89,6 @@ class Engine:
         self._deliver = deliver
         self._clock = clock
         self._scheduler = Scheduler(limits, model)
-        self._surprise = Surprise(model.n_vocab)
         self._measured = Measurement()
         self._answers: dict[tuple[int, int], Answer] = {}
         self._inbox: deque[_Submitted | _Cancelled | _StatsAsked] = deque()
@@ -251,7 +251,7 @@ class Engine:
             owner=note.owner,
             number=request.id,
             job=job,
-            sampler=Sampler(request.sampling, self._surprise, grammar),
+            sampler=Sampler(request.sampling, self._model.spread, grammar),
             gate=TextGate(request.sampling.stop),
         )
         late = self._too_late(job, request.ttft_within_s)

@@ -13,6 +13,7 @@ Traps of the API that shaped this file:
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy.typing as npt
 
 from gateway.edge.grammar import Grammar
 from gateway.edge.room import Room
-from gateway.edge.sampling import Logits
+from gateway.edge.sampling import Logits, Spread, Surprise
 from gateway.edge.scheduler import Batch, Limits
 from gateway.edge.template import Template
 from gateway.errors import EdgeUnavailable
@@ -86,6 +87,7 @@ class Model:
         self._listen_for_abort()
         self.threads = threads
         self._logits: dict[int, Logits] = {}
+        self.spread: Callable[[Logits], Spread] = native_spread() or Surprise(self.n_vocab)
         self._row_type = ctypes.c_float * self.n_vocab
         self._kept_logits = np.empty((limits.active, self.n_vocab), dtype=np.float32)
         self.groups: list[tuple[int, ...]] = []
@@ -282,3 +284,20 @@ def _point(
 ) -> None:
     """Lets a field of the batch point at numpy's memory, which must outlive it."""
     setattr(batch, field, ctypes.cast(array.ctypes.data, kind))
+
+
+def native_spread() -> Callable[[Logits], Spread] | None:
+    """The spread of a row of logits by deploy/llama_cpp/spread.h; None where llama.cpp was built without it."""
+    native = getattr(llama_cpp.llama_cpp._lib, "firstdraft_spread", None)  # noqa: SLF001 (one way to what it loaded)
+    if native is None:
+        return None
+    native.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
+    native.restype = None
+    found = (ctypes.c_double * 4)()
+
+    def spread(row: Logits) -> Spread:
+        native(row.ctypes.data, len(row), found)
+        top, log_total, mean, margin = found
+        return Spread(int(top), log_total, mean, max(0.0, margin))
+
+    return spread

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,30 +52,39 @@ class Choice:
     """The likeliest tokens and their log-probabilities, as many as were asked for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How the probability of a row is spread over the tokens."""
+
+    top: int
+    """The likeliest token; of equals the first."""
+    log_total: float
+    """Natural logarithm of the sum of all logits' exponentials."""
+    mean: float
+    """Of the logits, each by its probability."""
+    margin: float
+    """See `Choice`."""
+
+
 class Surprise:
-    """Log-probability, entropy and margin of rows, with buffers kept between calls."""
+    """Spreads, by numpy, with buffers kept between calls. Where llama.cpp has a faster way, see `model`."""
 
     def __init__(self, vocabulary: int) -> None:
         self._weights = np.empty(vocabulary, dtype=np.float32)
         self._ones = np.ones(vocabulary, dtype=np.float32)
 
-    def of(self, row: Logits, token: int, top: int, *, tops: int = 0) -> Choice:
-        """What is told of `token`; `top` is the likeliest. `tops` of the likeliest are told with it."""
-        if abs(row[top]) > _SAFE_EXPONENT:
+    def __call__(self, row: Logits) -> Spread:
+        top = int(row.argmax())
+        moved = float(row[top]) if abs(row[top]) > _SAFE_EXPONENT else 0.0
+        if moved:
             row = row - row[top]
         weights = np.exp(row, out=self._weights)
         total = float(np.dot(weights, self._ones))  # in a third of the time of `sum`
-        log_total = math.log(total)
         mean = float(np.dot(weights, row)) / total
         largest = float(weights[top])
         weights[top] = 0.0
-        return Choice(
-            token,
-            logprob=min(0.0, float(row[token]) - log_total),
-            entropy=max(0.0, log_total - mean),
-            margin=max(0.0, largest - float(weights.max())) / total,
-            top=_likeliest(row, tops, log_total) if tops else (),
-        )
+        margin = max(0.0, largest - float(weights.max())) / total
+        return Spread(top, moved + math.log(total), moved + mean, margin)
 
 
 def _likeliest(row: Logits, count: int, log_total: float) -> tuple[tuple[int, float], ...]:
@@ -100,7 +110,7 @@ class Held(Protocol):
 class Sampler:
     """Samples one answer. With a seed, the same logits give the same tokens."""
 
-    def __init__(self, sampling: Sampling, surprise: Surprise, grammar: Held | None = None) -> None:
+    def __init__(self, sampling: Sampling, spread: Callable[[Logits], Spread], grammar: Held | None = None) -> None:
         self._grammar = grammar
         top_k = TOP_K if sampling.top_k is None else sampling.top_k
         self._top_k = top_k if top_k > 0 else _ALL
@@ -109,7 +119,7 @@ class Sampler:
         self._presence = max(-_EXTREME, min(sampling.presence_penalty or 0.0, _EXTREME))
         self._frequency = max(-_EXTREME, min(sampling.frequency_penalty or 0.0, _EXTREME))
         self._penalised = bool(self._presence or self._frequency)
-        self._surprise = surprise
+        self._spread = spread
         self._tops = sampling.top_logprobs or 0
         self.tells = sampling.top_logprobs is not None
         """The client wants to know log-probabilities."""
@@ -119,21 +129,26 @@ class Sampler:
 
     def choose(self, row: Logits) -> Choice:
         """The next token. `row` is only read."""
-        top = int(row.argmax())
-        best = float(row[top])
+        spread = self._spread(row)
         if self._penalised and self._counts:
             weighed = self._with_penalties(row)
             token = self._draw(weighed, float(weighed.max()), int(weighed.argmax()))
         else:
             weighed = row
-            token = self._draw(row, best, top)
+            token = self._draw(row, float(row[spread.top]), spread.top)
         if self._grammar is not None:
             token = self._held(self._grammar, weighed, token)
             if token == NO_TOKEN:
                 return Choice(NO_TOKEN, 0.0, 0.0)
         if self._penalised:
             self._counts[token] += 1
-        return self._surprise.of(row, token, top, tops=self._tops)
+        return Choice(
+            token,
+            logprob=min(0.0, float(row[token]) - spread.log_total),
+            entropy=max(0.0, spread.log_total - spread.mean),
+            margin=spread.margin,
+            top=_likeliest(row, self._tops, spread.log_total) if self._tops else (),
+        )
 
     def _held(self, grammar: Held, row: Logits, token: int) -> int:
         """The token, or another that the grammar allows."""

@@ -11,9 +11,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gateway.edge.job import NO_SEQUENCE, Job
 from gateway.edge.scheduler import Batch, Limits, Scheduler
 
-MOST_PASSED_OVER = 2
-"""Steps that may pass without the first in rank: two of others' prompts, or one of others' answers."""
-
 
 @dataclass(eq=False)
 class Cell:
@@ -79,8 +76,6 @@ class Serving(RuleBasedStateMachine):
         self.alive: list[Job] = []
         self.refused: set[int] = set()
         self.number = 0
-        self.first: Job | None = None
-        self.passed_over = 0
 
     @rule(
         prompt=st.lists(st.integers(0, 2), min_size=1, max_size=30),
@@ -135,13 +130,10 @@ class Serving(RuleBasedStateMachine):
             assert not self.alive
             return False
         assert 0 < len(batch.tokens) <= self.limits.rows
-        assert batch.prefill_tokens <= max(1, self.limits.step_rows - batch.decode_tokens)
+        assert batch.prefill_tokens <= self.limits.step_rows
         assert len({job.key for job, _ in batch.parts}) == len(batch.parts)
         first = min(self.scheduler.active, key=lambda job: job.priority == "background")
-        placed = first in [job for job, _ in batch.parts]
-        self.passed_over = 0 if placed else 1 + (self.passed_over if first is self.first else 0)
-        self.first = first
-        assert self.passed_over <= MOST_PASSED_OVER
+        assert first in [job for job, _ in batch.parts]
         self.memory.decode(batch)
         self.scheduler.commit(batch)
         for _, job in batch.sampled:

@@ -6,6 +6,7 @@ import pytest
 from gateway.edge.engine import Engine
 from gateway.edge.job import Prompt
 from gateway.edge.protocol import Done, Failed, Load, Stats, Submit, Token
+from gateway.edge.sampling import Surprise
 from gateway.edge.scheduler import Limits
 from gateway.errors import EdgeUnsuitable
 from gateway.inference.request import Message, Sampling
@@ -20,6 +21,7 @@ class Script:
     """A model that answers with a given series of tokens, whatever the prompt, each step taking one second."""
 
     n_vocab = len(PIECES)
+    spread = Surprise(n_vocab)
     eog = frozenset({END})
     model_bytes = 1
     kv_bytes = 2

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from gateway.edge.model import native_spread
 from gateway.edge.sampling import TOP_K, Sampler, Surprise
 from gateway.inference.request import Sampling
 
@@ -14,6 +15,42 @@ def row(**logits: float) -> np.ndarray:
     for name, value in logits.items():
         values[int(name.removeprefix("t"))] = value
     return values
+
+
+def test_llama_cpp_tells_the_same_spread_as_numpy():
+    """Rows of any length, with ties, infinities and logits far from zero: the same token, and the same figures."""
+    native = native_spread()
+    if native is None:
+        pytest.skip("llama.cpp was built for a processor for which there is none")
+    random = np.random.default_rng(4)
+    for length in (1, 2, 7, 15, 16, 17, 1_023, 1_024, 1_025, 2_049, 49_152):
+        for scale, moved in ((3.0, 0.0), (0.0, 5.0), (30.0, -4_000.0), (1e-3, 70.0)):
+            logits = (random.normal(size=length) * scale + moved).astype(np.float32)
+            if length > 2:
+                logits[random.integers(length, size=length // 3)] = -np.inf
+                logits[random.integers(length)] = moved
+            expected, found = Surprise(length)(np.nan_to_num(logits, neginf=-1e30)), native(logits)
+            assert found.top == expected.top
+            for name in ("log_total", "mean"):
+                assert getattr(found, name) - moved == pytest.approx(
+                    getattr(expected, name) - moved, rel=1e-3, abs=2e-3
+                )
+            assert found.margin == pytest.approx(expected.margin, abs=1e-5)
+
+
+def test_the_likeliest_token_is_found_wherever_it_stands():
+    """First or last, in a full vector or in the rest; so is the second, beside it or far off."""
+    for length in (1, 16, 33, 1_024, 1_100, 3_000):
+        native = native_spread() or Surprise(length)
+        for top in {0, length // 2, length - 1}:
+            for second in {0, min(top + 1, length - 1), length - 1} - {top}:
+                logits = np.zeros(length, dtype=np.float32)
+                logits[top], logits[second] = 9.0, 8.0
+                spread = native(logits)
+                assert spread.top == top
+                assert spread.margin == pytest.approx(
+                    (math.e**9 - math.e**8) / np.exp(logits, dtype=float).sum(), abs=1e-5
+                )
 
 
 def sampler(**sampling) -> Sampler:
