@@ -9,9 +9,9 @@ from __future__ import annotations
 import ctypes
 import weakref
 
-import llama_cpp
 import numpy as np
 
+from gateway.edge.llama import llama_cpp
 from gateway.edge.sampling import Logits
 from gateway.errors import EdgeUnsuitable
 

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
 from gateway.edge.grammar import Grammar
+from gateway.edge.llama import llama_cpp
 from gateway.edge.room import Room
 from gateway.edge.sampling import Logits, Spread, Surprise
 from gateway.edge.scheduler import Batch, Limits
@@ -288,7 +288,7 @@ def _point(
 
 def native_spread() -> Callable[[Logits], Spread] | None:
     """The spread of a row of logits by deploy/llama_cpp/spread.h; None where llama.cpp was built without it."""
-    native = getattr(llama_cpp.llama_cpp._lib, "firstdraft_spread", None)  # noqa: SLF001 (one way to what it loaded)
+    native = getattr(llama_cpp._lib, "firstdraft_spread", None)  # noqa: SLF001 (one way to what it loaded)
     if native is None:
         return None
     native.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)

@@ -6,8 +6,7 @@ import ctypes
 from collections.abc import Mapping
 from pathlib import Path
 
-import llama_cpp
-
+from gateway.edge.llama import llama_cpp
 from gateway.edge.model import Silence
 
 _FILE_TYPES: Mapping[str, int] = {

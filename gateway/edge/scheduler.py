@@ -64,8 +64,6 @@ class Limits:
     waiting: int = 64
     step_rows: int = 64
     """Most prompt tokens of a step: how much longer a reader makes it for the others."""
-    kept_cells: int = 2_048
-    """Cells that kept prefixes may hold beside those of running jobs."""
     growth_tokens: int = 256
     """Tokens of an answer that admission sets aside; one that grows longer may cost a younger job its place."""
 
@@ -188,10 +186,6 @@ class Scheduler:
         if len(self.active) < self.limits.active:
             return 0
         return min(job.most_tokens - len(job.tokens) for job in self.active)
-
-    def _kept_cells(self) -> int:
-        """Cells that only kept prefixes hold."""
-        return self.cells.total - self.cells.free - self.cells_active()
 
     def cells_active(self) -> int:
         """Distinct cells of running jobs."""
@@ -375,8 +369,6 @@ class Scheduler:
             return
         for needless in self.prefixes.keep(Prefix(sequence, job.domain, job.tokens[:computed])):
             self._release(needless)
-        while self._kept_cells() > self.limits.kept_cells:
-            self._evict()
 
     def _release(self, sequence: int) -> None:
         self.cells.trim(sequence, 0)

@@ -225,4 +225,9 @@ def _environment(*, with_hub: bool) -> dict[str, str]:
     kept = {name: os.environ[name] for name in names if name in os.environ}
     root = str(Path(gateway.__file__).resolve().parent.parent)
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH", ""))))
-    return kept | {"GGML_NO_BACKTRACE": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+    return kept | {
+        "GGML_NO_BACKTRACE": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_TOP_PAD_": "0",
+    }

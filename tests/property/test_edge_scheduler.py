@@ -58,9 +58,8 @@ class Serving(RuleBasedStateMachine):
         waiting=st.integers(1, 6),
         prefill=st.integers(1, 9),
         growth=st.integers(0, 12),
-        kept=st.integers(0, 60),
     )
-    def start(self, cells, active, spare, waiting, prefill, growth, kept):
+    def start(self, cells, active, spare, waiting, prefill, growth):
         limits = Limits(
             cells=cells,
             sequences=active + spare,
@@ -68,7 +67,6 @@ class Serving(RuleBasedStateMachine):
             waiting=waiting,
             step_rows=prefill,
             growth_tokens=growth,
-            kept_cells=kept,
         )
         self.memory = UnifiedCache(cells)
         self.scheduler = Scheduler(limits, self.memory)
@@ -153,8 +151,6 @@ class Serving(RuleBasedStateMachine):
         assert len(scheduler.queue) <= self.limits.waiting + self.limits.active
         assert set(scheduler.active) | set(scheduler.queue) == set(self.alive)
         running = [job for job in scheduler.active if job.sequence != NO_SEQUENCE]
-        shared = {id(cell) for job in running for cell in memory.sequences.get(job.sequence, [])}
-        assert memory.used() - len(shared) == scheduler._kept_cells()
         for job in running:
             held = memory.sequences.get(job.sequence, [])
             assert [cell.token for cell in held] == job.tokens[: job.computed]

@@ -173,18 +173,6 @@ def test_kept_prefixes_give_way_to_what_runs():
     assert plan.prefixes.match("", list(range(2_000, 2_015)))[1] == 15
 
 
-def test_kept_prefixes_hold_no_more_cells_than_they_may():
-    """A cell that is kept costs all others time: beyond a bound the least recently used go, though cells are free."""
-    plan = scheduler(kept_cells=30, step_rows=20)
-    for number in (1, 2, 3):
-        one = job(number, 12, max_tokens=1)
-        plan.submit(one)
-        step(plan)
-        plan.finish(one)
-    assert plan.cells.total - plan.cells.free == 24
-    assert plan.prefixes.match("", list(range(1_000, 1_012)))[1] == 0
-
-
 def test_running_out_of_cells_costs_the_youngest_its_place():
     """The younger job waits and is read again with what it had produced; the older never stops."""
     plan = scheduler(cells=40, growth_tokens=5, step_rows=30)
