@@ -10,7 +10,10 @@
 // Packed weights take as many bytes as in the file. For each 16 rows, in blocks of 32 columns:
 //     int8   [blocks][8][16][4]   a tile: columns 0 to 3 of row 0, of row 1, ...; then columns 4 to 7
 //     fp16   [blocks][16]         factors
-// Activations, for each 16 rows: int8 [blocks][16][32]; and apart from them, float [blocks][16].
+// Activations, for each 16 rows: int8 [blocks][16][32]; and apart from them, float [blocks][16] and the numbers' sums as
+// int32 [blocks][16].
+//
+// For a few rows the tiles are not worth it: VNNI sums the same products there, to the same bits.
 #pragma once
 
 #include "common.h"
@@ -79,8 +82,8 @@ inline void get_rows(const ggml_compute_params * params, ggml_tensor * dst) {
 }
 
 // One row of activations to its place among 16.
-inline void quantize(const float * row, int64_t blocks, int8_t * tiles, float * factors) {
-    for (int64_t b = 0; b < blocks; ++b, row += DEPTH, tiles += TILE, factors += SIDE) {
+inline void quantize(const float * row, int64_t blocks, int8_t * tiles, float * factors, int32_t * totals) {
+    for (int64_t b = 0; b < blocks; ++b, row += DEPTH, tiles += TILE, factors += SIDE, totals += SIDE) {
         const __m512 left = _mm512_loadu_ps(row), right = _mm512_loadu_ps(row + 16);
         const float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(left), _mm512_abs_ps(right)));
         const __m512 inverse = _mm512_set1_ps(most > 0.0f ? 127.0f / most : 0.0f);
@@ -89,14 +92,15 @@ inline void quantize(const float * row, int64_t blocks, int8_t * tiles, float * 
         _mm_store_si128((__m128i *) tiles, _mm512_cvtsepi32_epi8(whole_left));
         _mm_store_si128((__m128i *) (tiles + 16), _mm512_cvtsepi32_epi8(whole_right));
         *factors = most / 127.0f;
+        *totals = _mm512_reduce_add_epi32(_mm512_add_epi32(whole_left, whole_right));
     }
 }
 
 template <int ROWS>
-inline void add(__m512 (&sums)[ROWS], const int32_t * tile, const float * factors, const char * weights_factors) {
+inline void add(__m512 (&sums)[ROWS], const __m512i * tile, const float * factors, const char * weights_factors) {
     const __m512 columns = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) weights_factors));
     for (int row = 0; row < ROWS; ++row) {
-        const __m512 product = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(tile + row * SIDE)), columns);
+        const __m512 product = _mm512_mul_ps(_mm512_cvtepi32_ps(tile[row]), columns);
         sums[row] = _mm512_fmadd_ps(product, _mm512_set1_ps(factors[row]), sums[row]);
     }
 }
@@ -105,6 +109,7 @@ inline void add(__m512 (&sums)[ROWS], const int32_t * tile, const float * factor
 struct Work {
     const int8_t * tiles;
     const float * factors;
+    const int32_t * totals;
     const char * weights;
     int64_t blocks;
     float * out;
@@ -115,8 +120,40 @@ struct Work {
 };
 
 template <int ROWS>
+inline void multiply_few(const Work & work) {
+    const __m512i middle = _mm512_set1_epi8((char) 0x80);
+    const char * weights_factors = work.weights + work.blocks * TILE;
+    __m512 sums[ROWS];
+    for (int row = 0; row < ROWS; ++row) {
+        sums[row] = _mm512_setzero_ps();
+    }
+    for (int64_t b = 0; b < work.blocks; ++b) {
+        for (int i = 0; i < work.lines; ++i) {
+            _mm_prefetch(work.ahead + (b * work.lines + i) * 64, _MM_HINT_T1);
+        }
+        // The instruction wants one side unsigned: to the weights 128 is added, and taken back at once.
+        __m512i tile[ROWS];
+        for (int row = 0; row < ROWS; ++row) {
+            tile[row] = _mm512_set1_epi32(-128 * work.totals[b * SIDE + row]);
+        }
+        for (int four = 0; four < DEPTH / 4; ++four) {
+            const __m512i weights = _mm512_xor_si512(_mm512_loadu_si512(work.weights + b * TILE + four * 64), middle);
+            for (int row = 0; row < ROWS; ++row) {
+                int32_t numbers;
+                memcpy(&numbers, work.tiles + b * TILE + row * DEPTH + four * 4, sizeof(numbers));
+                tile[row] = _mm512_dpbusd_epi32(tile[row], weights, _mm512_set1_epi32(numbers));
+            }
+        }
+        add<ROWS>(sums, tile, work.factors + b * SIDE, weights_factors + b * SIDE * sizeof(ggml_half));
+    }
+    for (int row = 0; row < std::min(ROWS, work.rows); ++row) {
+        _mm512_storeu_ps(work.out + row * work.stride, sums[row]);
+    }
+}
+
+template <int ROWS>
 inline void multiply(const Work & work) {
-    alignas(64) int32_t even[SIDE * SIDE], odd[SIDE * SIDE];
+    __m512i even[SIDE], odd[SIDE];
     const char * weights_factors = work.weights + work.blocks * TILE;
     __m512 sums[ROWS];
     for (int row = 0; row < ROWS; ++row) {
@@ -143,7 +180,7 @@ inline void multiply(const Work & work) {
         _tile_dpbssd(TMM5, TMM3, TMM1);
         _tile_stored(TMM5, odd, 64);
     };
-    const auto add_up = [&](int64_t b, const int32_t * tile) {
+    const auto add_up = [&](int64_t b, const __m512i * tile) {
         add<ROWS>(sums, tile, work.factors + b * SIDE, weights_factors + b * SIDE * sizeof(ggml_half));
     };
     product_even(0);
@@ -159,10 +196,8 @@ inline void multiply(const Work & work) {
             add_up(b + 1, odd);
         }
     }
-    for (int row = 0; row < ROWS; ++row) {
-        if (row < work.rows) {
-            _mm512_storeu_ps(work.out + row * work.stride, sums[row]);
-        }
+    for (int row = 0; row < std::min(ROWS, work.rows); ++row) {
+        _mm512_storeu_ps(work.out + row * work.stride, sums[row]);
     }
 }
 
@@ -174,9 +209,9 @@ inline void multiply(const Work & work) {
     } else if (work.rows > 4) {
         multiply<8>(work);
     } else if (work.rows > 1) {
-        multiply<4>(work);
+        multiply_few<4>(work);
     } else {
-        multiply<1>(work);
+        multiply_few<1>(work);
     }
 }
 
@@ -205,7 +240,7 @@ inline size_t work_size(const ggml_tensor * dst) {
         return 0;
     }
     const int64_t blocks = dst->src[0]->ne[0] / DEPTH;
-    return strips(ggml_nrows(dst)) * blocks * (TILE + SIDE * sizeof(float)) + 64;
+    return strips(ggml_nrows(dst)) * blocks * (TILE + SIDE * (sizeof(float) + sizeof(int32_t))) + 64;
 }
 
 inline void mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
@@ -214,10 +249,12 @@ inline void mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
     GGML_ASSERT(params->wsize >= work_size(dst));
     int8_t * tiles = (int8_t *) (((uintptr_t) params->wdata + 63) / 64 * 64);
     float * factors = (float *) (tiles + strips(rows) * blocks * TILE);
+    int32_t * totals = (int32_t *) (factors + strips(rows) * blocks * SIDE);
     for (int64_t row = params->ith; row < rows; row += params->nth) {
         const int64_t first = row / SIDE * blocks, place = row % SIDE;
         const float * from = (const float *) input->data + row * width;
-        quantize(from, blocks, tiles + first * TILE + place * DEPTH, factors + first * SIDE + place);
+        const int64_t at = first * SIDE + place;
+        quantize(from, blocks, tiles + first * TILE + place * DEPTH, factors + at, totals + at);
     }
     ggml_barrier(params->threadpool);
 
@@ -229,7 +266,7 @@ inline void mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
             const char * strip = (const char *) weights->data + column * strip_size(blocks);
             for (int64_t i = 0; i < strips(rows); ++i) {
                 multiply({
-                    tiles + i * blocks * TILE, factors + i * blocks * SIDE, strip, blocks,
+                    tiles + i * blocks * TILE, factors + i * blocks * SIDE, totals + i * blocks * SIDE, strip, blocks,
                     (float *) dst->data + i * SIDE * columns + column * SIDE, columns, (int) std::min<int64_t>(SIDE, rows - i * SIDE),
                     strip + strip_size(blocks) + i * blocks * lines * 64, lines,
                 });
