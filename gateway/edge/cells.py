@@ -32,6 +32,11 @@ class Cells:
         """The sequence grows by so many tokens; there must be as many free cells."""
         if tokens > len(self._free):
             raise ValueError(f"{tokens} cells are wanted and {len(self._free)} are free")
+        if tokens == 1:  # most often
+            cell = self._free.pop()
+            self._holders[cell] = 1
+            self._held.setdefault(sequence, []).append(cell)
+            return
         if tokens == 0:
             return
         taken = self._free[-tokens:]

@@ -88,7 +88,6 @@ class Model:
         self.threads = threads
         self._logits: dict[int, Logits] = {}
         self.spread: Callable[[Logits], Spread] = native_spread() or Surprise(self.n_vocab)
-        self._row_type = ctypes.c_float * self.n_vocab
         self._kept_logits = np.empty((limits.active, self.n_vocab), dtype=np.float32)
         self.groups: list[tuple[int, ...]] = []
         """For so many rows: the sizes of the calls to decode them in (see `grouping`). Beyond: all at once."""
@@ -179,10 +178,11 @@ class Model:
         if code:
             why = "no cell was free" if code == _NO_CELL else f"code {code}"
             raise RuntimeError(f"llama_decode failed on {rows} rows: {why}")
-        for row in wanted:
-            pointer = llama_cpp.llama_get_logits_ith(self._context, row - start)
-            logits = self._row_type.from_address(ctypes.addressof(pointer.contents))
-            self._logits[row] = np.frombuffer(logits, dtype=np.float32)
+        if wanted:
+            pointer = llama_cpp.llama_get_logits(self._context)
+            rows_type = ctypes.c_float * (self.n_vocab * len(wanted))
+            logits = np.frombuffer(rows_type.from_address(ctypes.addressof(pointer.contents)), dtype=np.float32)
+            self._logits.update(zip(wanted, logits.reshape(len(wanted), self.n_vocab), strict=True))
         return True
 
     def _keep_logits(self) -> None:

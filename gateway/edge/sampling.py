@@ -12,8 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -37,8 +36,7 @@ NO_TOKEN = -1
 Logits = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """A sampled token, and how sure the model was."""
 
     token: int
@@ -52,8 +50,7 @@ class Choice:
     """The likeliest tokens and their log-probabilities, as many as were asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
+class Spread(NamedTuple):
     """How the probability of a row is spread over the tokens."""
 
     top: int
