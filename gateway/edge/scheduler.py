@@ -37,9 +37,9 @@ from gateway.edge.prefixes import Prefix, Prefixes, common_length
 from gateway.edge.queue import FairQueue
 
 _CROWD = 8
-"""Jobs that read their prompts at the same time, beyond which a step is shared."""
-_TOGETHER = 1 / 4
-"""How many of a crowd share each step: of all that are active."""
+"""Active jobs beyond which prompts share a step, until half of the jobs have read theirs."""
+_TOGETHER = 1 / 5
+"""How many share it: of all that are active."""
 _WORTH_WAITING = 16
 """Tokens that another is about to read, from which on a job waits for them."""
 
@@ -233,7 +233,8 @@ class Scheduler:
 
     def _read_prompts(self, readers: list[Job], batch: Batch, now_s: float) -> None:
         budget = self.limits.step_rows
-        together = int(_TOGETHER * len(self.active)) if len(readers) > _CROWD else 1
+        crowded = len(self.active) > _CROWD and 2 * len(readers) >= len(self.active)
+        together = round(_TOGETHER * len(self.active)) if crowded else 1
         sharing: list[Job] = []
         for job in readers:
             if len(sharing) < together and not self._waits(job, sharing):
