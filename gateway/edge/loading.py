@@ -6,7 +6,7 @@ import ctypes
 import gc
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.edge import hub
@@ -65,6 +65,7 @@ def load_engine(
     if trouble:
         write_log("warning", "edge model format", trouble=trouble)
     model = Model(path, limits=limits, threads=threads or 1, plain=plain, room=room)
+    limits = replace(limits, turns=not model.gathers)
     model.use_threads(choose(threads, lambda count: _time_threads(model, limits, count)))
     preparation = Preparation(model)
     engine = Engine(model, limits, deliver)

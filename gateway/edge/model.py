@@ -36,12 +36,13 @@ _GO_ON = b"0"
 _ABORT = b"1"
 
 
-class Silence:
-    """Keeps llama.cpp quiet for as long as this object lives."""
+_SAYS_NOTHING = llama_cpp.llama_log_callback(lambda _level, _text, _data: None)
+"""Kept for good: llama.cpp may call what it was given at any time, also without a model."""
 
-    def __init__(self) -> None:
-        self._callback = llama_cpp.llama_log_callback(lambda _level, _text, _data: None)
-        llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
+
+def silence() -> None:
+    """Keeps llama.cpp quiet from now on."""
+    llama_cpp.llama_log_set(_SAYS_NOTHING, ctypes.c_void_p(0))
 
 
 class Model:
@@ -54,7 +55,7 @@ class Model:
     def __init__(
         self, path: Path, *, limits: Limits, threads: int, plain: bool = False, room: Room | None = None
     ) -> None:
-        self._silence = Silence()
+        silence()
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
@@ -87,7 +88,10 @@ class Model:
         self._listen_for_abort()
         self.threads = threads
         self._logits: dict[int, Logits] = {}
-        self.spread: Callable[[Logits], Spread] = native_spread() or Surprise(self.n_vocab)
+        native = native_spread()
+        self.spread: Callable[[Logits], Spread] = native or Surprise(self.n_vocab)
+        self.gathers = native is not None
+        """llama.cpp has the attention of deploy/llama_cpp, which came with it."""
         self._kept_logits = np.empty((limits.active, self.n_vocab), dtype=np.float32)
         self.groups: list[tuple[int, ...]] = []
         """For so many rows: the sizes of the calls to decode them in (see `grouping`). Beyond: all at once."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.edge.llama import llama_cpp
-from gateway.edge.model import Silence
+from gateway.edge.model import silence
 
 _FILE_TYPES: Mapping[str, int] = {
     "f16": llama_cpp.LLAMA_FTYPE_MOSTLY_F16,
@@ -25,12 +25,11 @@ _FILE_TYPES: Mapping[str, int] = {
 
 def quantize(source: Path, target: Path, name: str, *, threads: int = 1) -> None:
     """Writes `target` in the format of this name. Raises RuntimeError when llama.cpp cannot."""
-    silence = Silence()
+    silence()
     params = llama_cpp.llama_model_quantize_default_params()
     params.nthread = threads
     params.ftype = _FILE_TYPES[name]
     params.allow_requantize = True
     code = llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params))
-    del silence
     if code:
         raise RuntimeError(f"llama.cpp could not make {name} of {source.name} (code {code})")

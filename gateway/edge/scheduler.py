@@ -4,7 +4,9 @@ Theory. One context serves many sequences at once. A step decodes one batch of r
 
   - A job that produces has one row in every step: its newest token. Up to `step_rows` rows of prompts go with them, so
     that a long prompt makes the steps of those who already see text longer, and stops nobody. The weights are read from
-    memory once for all (64 to read: 39 ms; 16 to produce: 26 ms; both in one step: 56 ms).
+    memory once for all (64 to read: 39 ms; 16 to produce: 26 ms; both in one step: 56 ms). That needs our attention
+    (deploy/llama_cpp): llama.cpp's own takes, over 64 rows or more, the cells of all sequences for each of them (49 and
+    15 in one step: 420 ms). With it, reading and producing take turns wherever a step would be full.
   - The oldest reads first, interactive before background: finishing one after the other gives a better median TTFT
     than all at once. In a crowd some go side by side, so that the last waits less than twice as long as the median.
     One that begins with what another is just reading waits for that, and copies it.
@@ -40,6 +42,8 @@ _CROWD = 8
 """Active jobs beyond which prompts share a step, until half of the jobs have read theirs."""
 _TOGETHER = 1 / 5
 """How many share it: of all that are active."""
+_READING_STEPS = 2
+"""Steps for reading between two for producing, where these take turns."""
 _WORTH_WAITING = 16
 """Tokens that another is about to read, from which on a job waits for them."""
 
@@ -66,6 +70,8 @@ class Limits:
     """Most prompt tokens of a step: how much longer a reader makes it for the others."""
     growth_tokens: int = 256
     """Tokens of an answer that admission sets aside; one that grows longer may cost a younger job its place."""
+    turns: bool = False
+    """Whether reading and producing take turns: see above."""
 
     @property
     def rows(self) -> int:
@@ -112,6 +118,8 @@ class Scheduler:
         self.counters = Counters()
         self._memory = memory
         self._free_sequences = list(range(limits.sequences - 1, -1, -1))
+        self._read_since = 0
+        """Steps since one in which all who could produced."""
 
     # --- jobs come and go ---------------------------------------------------------------------------------------
 
@@ -150,16 +158,20 @@ class Scheduler:
         ranked = self._ranked()
         producers = [job for job in ranked if _produces(job)]
         readers = [job for job in ranked if not _produces(job)]
-        if ranked[0] in producers:  # whoever is first takes cells first
-            self._produce(producers, batch)
+        alone = self.limits.turns and sum(job.pending for job in ranked) >= self.limits.step_rows
+        # Whoever is first in rank takes cells first.
+        read_first = self._read_since < _READING_STEPS if alone else ranked[0] in readers
+        if read_first:
             self._read_prompts(readers, batch, now_s)
-        else:
-            self._read_prompts(readers, batch, now_s)
+        if not alone or not batch.parts:
             self._produce(producers, batch)
+        if not read_first and (not alone or not batch.parts):
+            self._read_prompts(readers, batch, now_s)
         return batch
 
     def commit(self, batch: Batch) -> None:
         """The step was decoded."""
+        self._read_since = 0 if batch.decode_tokens else self._read_since + 1
         for job, rows in batch.parts:
             job.computed += rows
             self.queue.count(job.tenant, rows)

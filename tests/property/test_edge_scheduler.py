@@ -11,6 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gateway.edge.job import NO_SEQUENCE, Job
 from gateway.edge.scheduler import Batch, Limits, Scheduler
 
+MOST_PASSED_OVER = 2
+"""Steps that may pass without the first in rank, where reading and producing take turns."""
+
 
 @dataclass(eq=False)
 class Cell:
@@ -58,8 +61,9 @@ class Serving(RuleBasedStateMachine):
         waiting=st.integers(1, 6),
         prefill=st.integers(1, 9),
         growth=st.integers(0, 12),
+        turns=st.booleans(),
     )
-    def start(self, cells, active, spare, waiting, prefill, growth):
+    def start(self, cells, active, spare, waiting, prefill, growth, turns):
         limits = Limits(
             cells=cells,
             sequences=active + spare,
@@ -67,6 +71,7 @@ class Serving(RuleBasedStateMachine):
             waiting=waiting,
             step_rows=prefill,
             growth_tokens=growth,
+            turns=turns,
         )
         self.memory = UnifiedCache(cells)
         self.scheduler = Scheduler(limits, self.memory)
@@ -74,6 +79,8 @@ class Serving(RuleBasedStateMachine):
         self.alive: list[Job] = []
         self.refused: set[int] = set()
         self.number = 0
+        self.first: Job | None = None
+        self.passed_over = 0
 
     @rule(
         prompt=st.lists(st.integers(0, 2), min_size=1, max_size=30),
@@ -131,7 +138,10 @@ class Serving(RuleBasedStateMachine):
         assert batch.prefill_tokens <= self.limits.step_rows
         assert len({job.key for job, _ in batch.parts}) == len(batch.parts)
         first = min(self.scheduler.active, key=lambda job: job.priority == "background")
-        assert first in [job for job, _ in batch.parts]
+        placed = first in [job for job, _ in batch.parts]
+        self.passed_over = 0 if placed else 1 + (self.passed_over if first is self.first else 0)
+        self.first = first
+        assert self.passed_over <= (MOST_PASSED_OVER if self.limits.turns else 0)
         self.memory.decode(batch)
         self.scheduler.commit(batch)
         for _, job in batch.sampled:

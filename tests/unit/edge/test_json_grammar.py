@@ -8,7 +8,7 @@ import pytest
 
 from gateway.edge.grammar import Grammar
 from gateway.edge.json_grammar import grammar_of
-from gateway.edge.model import Silence
+from gateway.edge.model import silence
 from gateway.edge.model_files import SHIPPED_MODEL, find_model
 from gateway.errors import EdgeUnsuitable
 
@@ -39,7 +39,7 @@ class Vocabulary:
     """The shipped model's words, without its weights."""
 
     def __init__(self, path: Path) -> None:
-        self._silence = Silence()
+        silence()
         params = llama_cpp.llama_model_default_params()
         params.vocab_only = True
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)

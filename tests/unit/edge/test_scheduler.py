@@ -64,6 +64,18 @@ def test_a_long_prompt_stops_nobody_for_long():
     assert [rows_of(step(plan)) for _ in range(6)] == [{1: 1, 2: 10}] * 6
 
 
+def test_where_attention_is_slow_reading_and_producing_take_turns():
+    """Two steps of another's prompt, and then one without it; what fits into one step goes together all the same."""
+    plan = scheduler(turns=True)
+    plan.submit(job(1, 3, max_tokens=50))
+    step(plan)
+    plan.submit(job(2, 8))
+    assert rows_of(step(plan)) == {1: 1, 2: 8}
+    plan.submit(job(3, 100))
+    turns = [rows_of(step(plan)) for _ in range(6)]
+    assert turns == [{3: 10}, {3: 10}, {1: 1, 2: 1}, {3: 10}, {3: 10}, {1: 1, 2: 1}]
+
+
 def test_prompts_are_read_one_after_the_other():
     """The first prompt is finished before the next is begun: the median waits less than if all were read at once."""
     plan = scheduler()
