@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -66,6 +67,9 @@ def load_engine(
         write_log("warning", "edge model format", trouble=trouble)
     model = Model(path, limits=limits, threads=threads or 1, plain=plain, room=room)
     limits = replace(limits, turns=not model.gathers)
+    if not model.gathers and os.uname().machine == "x86_64":
+        trouble = "llama.cpp was built without the kernels of deploy/llama_cpp: see First steps in the README"
+        write_log("warning", "edge is slow", trouble=trouble)
     model.use_threads(choose(threads, lambda count: _time_threads(model, limits, count)))
     preparation = Preparation(model)
     engine = Engine(model, limits, deliver)
