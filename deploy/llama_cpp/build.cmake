@@ -17,7 +17,10 @@ endif()
 # that has not each of them exactly once is another llama.cpp's, and stays as it is: slower, and as right.
 function(put_before name)
     set(path "${CMAKE_CURRENT_SOURCE_DIR}/ggml/src/ggml-cpu/${name}")
-    file(READ "${path}" code)
+    set(code "")
+    if(EXISTS "${path}")
+        file(READ "${path}" code)
+    endif()
     if(code MATCHES "firstdraft")
         return()
     endif()
@@ -80,6 +83,10 @@ put_before(amx/amx.cpp
         q8_0::pack(tensor, data);
     } else if (qtype_has_amx_kernels(tensor->type)) {
 "
+    "    /* .get_tensor      = */ nullptr,
+"
+    "    /* .get_tensor      = */ q8_0::get_tensor,
+"
     "    return ggml_backend_amx_get_alloc_size(tensor);
 "
     "    return q8_0::takes(tensor) ? ggml_nbytes(tensor) : ggml_backend_amx_get_alloc_size(tensor);
@@ -87,7 +94,7 @@ put_before(amx/amx.cpp
     "        if (op->op != GGML_OP_MUL_MAT) {
 "
     "        if (op->op == GGML_OP_GET_ROWS) {
-            return q8_0::takes(op->src[0]) && ggml_is_contiguous(op->src[0]) && ggml_is_contiguous(op->src[1]);
+            return q8_0::is_table(op->src[0]) && ggml_is_contiguous(op->src[0]) && ggml_is_contiguous(op->src[1]);
         }
         if (op->op != GGML_OP_MUL_MAT) {
 "

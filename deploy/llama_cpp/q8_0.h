@@ -35,6 +35,12 @@ inline bool takes(const ggml_tensor * weights) {
     return weights->type == GGML_TYPE_Q8_0 && weights->ne[1] % SIDE == 0 && weights->ne[2] == 1 && weights->ne[3] == 1;
 }
 
+// Whether they are where rows are read from this layout. Other tables than that of words are not: models look at some of
+// them in other ways too, and are laid out before it is known how. Of this one it is known: it may be the last product's.
+inline bool is_table(const ggml_tensor * weights) {
+    return takes(weights) && weights->ne[1] % (2 * SIDE) == 0 && strcmp(weights->name, "token_embd.weight") == 0;
+}
+
 // Bytes of 16 rows.
 inline int64_t strip_size(int64_t blocks) {
     return blocks * (TILE + SIDE * (int64_t) sizeof(ggml_half));
@@ -57,6 +63,33 @@ inline void pack(ggml_tensor * weights, const void * rows) {
             }
         }
     });
+}
+
+// All of them, as they came.
+inline void unpack(const ggml_tensor * weights, void * rows) {
+    const int64_t blocks = weights->ne[0] / DEPTH;
+    block_q8_0 * block = (block_q8_0 *) rows;
+    for (int64_t row = 0; row < weights->ne[1]; ++row) {
+        const char * tiles = (const char *) weights->data + row / SIDE * strip_size(blocks);
+        const char * factors = tiles + blocks * TILE;
+        for (int64_t b = 0; b < blocks; ++b, ++block) {
+            for (int four = 0; four < DEPTH / 4; ++four) {
+                memcpy(block->qs + four * 4, tiles + b * TILE + (four * SIDE + row % SIDE) * 4, 4);
+            }
+            memcpy(&block->d, factors + (b * SIDE + row % SIDE) * sizeof(ggml_half), sizeof(ggml_half));
+        }
+    }
+}
+
+// Of a buffer for AMX, which llama.cpp never reads back; but the table of words is elsewhere in its own, and is read.
+inline void get_tensor(ggml_backend_buffer_t, const ggml_tensor * tensor, void * data, size_t offset, size_t size) {
+    if (takes(tensor)) {
+        GGML_ASSERT(!tensor->view_src && offset == 0 && size == ggml_nbytes(tensor));
+        unpack(tensor, data);
+    } else {
+        GGML_ASSERT(!qtype_has_amx_kernels(tensor->type));
+        memcpy(data, (const char *) tensor->data + offset, size);
+    }
 }
 
 inline void unpack_row(const ggml_tensor * weights, int64_t row, float * out) {

@@ -51,7 +51,7 @@ def test_base_images_are_pinned():
 def test_llama_cpp_is_built_for_other_machines():
     """The image's llama.cpp does not depend on the processor that built it."""
     (arguments,) = [rest for rest in rests("ENV") if rest.startswith("CMAKE_ARGS")]
-    for flag in ("-DGGML_NATIVE=OFF", "-DGGML_AVX2=ON", "-DGGML_FMA=ON", "-DGGML_F16C=ON"):
+    for flag in ("-DGGML_NATIVE=OFF", "-DGGML_AVX2=ON", "-DGGML_FMA=ON", "-DGGML_F16C=ON", "-DGGML_BMI2=ON"):
         assert flag in arguments
 
 
@@ -173,6 +173,88 @@ def test_scripts(script):
     assert script.stat().st_mode & 0o111
     assert "set -euo pipefail" in script.read_text()
     subprocess.run(["bash", "-n", script], check=True, timeout=60)
+
+
+LLAMA_CPP = {
+    "ops.cpp": """#include "ops.h"
+static void ggml_compute_forward_flash_attn_ext_f16(
+        const ggml_compute_params * params,
+        ggml_tensor * dst) {
+    const ggml_tensor * q = dst->src[0]; /* "a" [b] ${c} \\n; d */
+}
+""",
+    "amx/amx.cpp": """#if defined(__AMX_INT8__) && defined(__AVX512VNNI__)
+        size = ggml_backend_amx_desired_wsize(op);
+        if (op->op == GGML_OP_MUL_MAT) {
+    if (qtype_has_amx_kernels(tensor->type)) {
+    /* .get_tensor      = */ nullptr,
+        if (op->op != GGML_OP_MUL_MAT) {
+        if (op->op == GGML_OP_MUL_MAT && op->src[0]->buffer &&
+    return ggml_backend_amx_get_alloc_size(tensor);
+#endif
+""",
+}
+"""Of the two files of llama.cpp that our kernels are put into: the lines that they are put at."""
+
+
+@pytest.fixture
+def put_kernels(tmp_path):
+    """Has CMake read build.cmake beside some files of llama.cpp; returns them as they are then, and what CMake said."""
+    cmake = shutil.which("cmake")
+    if cmake is None:
+        pytest.skip("no CMake here")
+    script = tmp_path / "script.cmake"
+    script.write_text(f"""
+function(add_compile_options)
+endfunction()
+list(PREPEND CMAKE_MODULE_PATH "{tmp_path}")
+include("{ROOT}/deploy/llama_cpp/build.cmake")
+""")
+    (tmp_path / "CheckCXXCompilerFlag.cmake").write_text("function(check_cxx_compiler_flag)\nendfunction()\n")
+
+    def run(files: dict[str, str]):
+        folder = tmp_path / "ggml/src/ggml-cpu"
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        done = subprocess.run([cmake, "-P", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return {name: (folder / name).read_text() for name in files}, done.stderr
+
+    return run
+
+
+def test_kernels_are_put_into_llama_cpp(put_kernels):
+    """Our kernels come before those of llama.cpp, nothing of which is lost, and once only."""
+    files, said = put_kernels(LLAMA_CPP)
+    assert said == ""
+    for name, header, calls in (
+        ("ops.cpp", "attention.h", ["gathered::takes(dst)"]),
+        ("amx/amx.cpp", "q8_0.h", ["work_size(op)", "forward(", "pack(", "get_tensor,", "is_table(", "ggml_nbytes("]),
+    ):
+        assert f'#include "{ROOT}/deploy/llama_cpp/{header}"' in files[name]
+        for call in calls:
+            assert call in files[name]
+        words = iter(re.findall(r"\w+", files[name]))
+        assert all(word in words for word in re.findall(r"\w+", LLAMA_CPP[name].replace("nullptr", "")))
+    assert put_kernels(files) == (files, "")
+
+
+@pytest.mark.parametrize("name", LLAMA_CPP)
+def test_another_llama_cpp_stays_as_it_is(put_kernels, name):
+    """A file in which one place is missing, or there twice, is built as it is, and CMake says so."""
+    lines = LLAMA_CPP[name].splitlines(keepends=True)
+    for other in ("".join([*lines[:3], *lines[4:]]), LLAMA_CPP[name] * 2, ""):
+        files, said = put_kernels(LLAMA_CPP | {name: other})
+        assert files[name] == other
+        assert f"{name} is not the one that our kernels are for" in " ".join(said.split())
+        assert all("firstdraft" in text for file, text in files.items() if file != name)
+
+
+def test_a_llama_cpp_without_these_files(put_kernels):
+    """It is built without the kernels."""
+    files, said = put_kernels({})
+    assert files == {}
+    assert " ".join(said.split()).count("it is built without them") == 2
 
 
 PIP_CALL = re.compile(r"^-m pip (install|uninstall) (.*) CACHE=(\S*)$", re.MULTILINE)

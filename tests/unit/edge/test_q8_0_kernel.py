@@ -168,3 +168,30 @@ def test_which_weights_are_packed(columns, supported):
         packed = g.amx_weights(weights(rng, columns, 2))
         product = lib.ggml_mul_mat(g.context, packed, g.tensor(np.zeros((2, 64), np.float32)))
         assert g.supports(product) == supported
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "supported"),
+    [
+        ("token_embd.weight", 64, True),
+        ("token_embd.weight", 48, False),  # the last product cannot use it there
+        ("token_embd.weight", 40, False),
+        ("per_layer_token_embd.weight", 64, False),  # Gemma takes a view of its first row
+        ("position_embd.weight", 64, False),
+    ],
+)
+def test_which_tables_are_packed(name, columns, supported):
+    """Only the table of words is read where it is packed, and only where it can be multiplied with too."""
+    with ggml.graph() as g:
+        table = g.amx_weights(weights(np.random.default_rng(6), columns, 2), name)
+        rows = lib.ggml_get_rows(g.context, table, g.tensor(np.zeros(3, np.int32)))
+        assert g.supports(rows) == supported
+
+
+def test_packed_weights_are_read_back():
+    """Whoever asks for packed weights gets them as they are in the file."""
+    packed = weights(np.random.default_rng(7), 48, 7)
+    read = np.zeros_like(packed)
+    with ggml.graph() as g:
+        lib.ggml_backend_tensor_get(g.amx_weights(packed), read.ctypes.data, 0, read.nbytes)
+    assert read.tobytes() == packed.tobytes()
