@@ -120,8 +120,9 @@ inline void quantize(const float * row, int64_t blocks, int8_t * tiles, float * 
         const __m512 left = _mm512_loadu_ps(row), right = _mm512_loadu_ps(row + 16);
         const float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(left), _mm512_abs_ps(right)));
         const __m512 inverse = _mm512_set1_ps(most > 0.0f ? 127.0f / most : 0.0f);
-        const __m512i whole_left = _mm512_cvtps_epi32(_mm512_mul_ps(left, inverse));
-        const __m512i whole_right = _mm512_cvtps_epi32(_mm512_mul_ps(right, inverse));
+        const __m512i least = _mm512_set1_epi32(-127); // instead of what stands for no number, which cannot be summed
+        const __m512i whole_left = _mm512_max_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(left, inverse)), least);
+        const __m512i whole_right = _mm512_max_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(right, inverse)), least);
         _mm_store_si128((__m128i *) tiles, _mm512_cvtsepi32_epi8(whole_left));
         _mm_store_si128((__m128i *) (tiles + 16), _mm512_cvtsepi32_epi8(whole_right));
         *factors = most / 127.0f;

@@ -113,16 +113,19 @@ def test_zeros():
     check(packed, rows, got)
 
 
-@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, 3e38, 1e-45])
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, 3e38, 1e-45, -1e-38])
 def test_numbers_that_cannot_be_scaled(odd):
-    """What is no number, or too large or small for one, harms no other row."""
+    """What is no number, or too large or small for one, harms no other row, and gives the same bits alone."""
     rng = np.random.default_rng(4)
     packed = weights(rng, 32, 4)
     rows = rng.standard_normal((18, 128)).astype(np.float32)
     right = multiply(packed, rows)
     rows[4, 40] = rows[17] = odd
     others = [i for i in range(18) if i not in {4, 17}]
-    assert (multiply(packed, rows)[others] == right[others]).all()
+    got = multiply(packed, rows)
+    assert (got[others] == right[others]).all()
+    for i in (4, 17):
+        np.testing.assert_array_equal(multiply(packed, rows[i : i + 1]), got[i : i + 1])
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])
