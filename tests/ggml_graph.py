@@ -31,6 +31,7 @@ class Feature(ctypes.Structure):
 SIGNATURES = {
     "ggml_init": (P, InitParams),
     "ggml_free": (None, P),
+    "ggml_tensor_overhead": (SIZE,),
     "ggml_new_tensor": (P, P, INT, INT, P),
     "ggml_new_graph": (P, P),
     "ggml_build_forward_expand": (None, P, P),
@@ -97,6 +98,7 @@ class Graph:
     def __init__(self, context: int, packed: int, backend: int) -> None:
         self.context, self._packed, self._backend = context, packed, backend
         self._buffers: list[int] = []
+        self._contexts: list[int] = []
 
     def new(self, array, context: int):
         """A tensor of an array's type and shape, without its numbers."""
@@ -106,8 +108,10 @@ class Graph:
         return lib.ggml_new_tensor(context, TYPES[array.dtype], len(sizes), (I64 * len(sizes))(*sizes))
 
     def tensor(self, array):
+        """An array's copy, in memory of its own: a sanitizer sees what is read beside it."""
         array = np.ascontiguousarray(array)
-        tensor = self.new(array, self.context)
+        self._contexts.append(lib.ggml_init(InitParams(lib.ggml_tensor_overhead() + array.nbytes, None, False)))
+        tensor = self.new(array, self._contexts[-1])
         ctypes.memmove(lib.ggml_get_data(tensor), array.ctypes.data, array.nbytes)
         return tensor
 
@@ -137,10 +141,12 @@ class Graph:
     def close(self) -> None:
         for buffer in self._buffers:
             lib.ggml_backend_buffer_free(buffer)
+        for context in self._contexts:
+            lib.ggml_free(context)
 
 
 @contextmanager
-def graph(megabytes: int = 64) -> Iterator[Graph]:
+def graph(megabytes: int = 8) -> Iterator[Graph]:
     context = lib.ggml_init(InitParams(megabytes << 20, None, False))
     packed = lib.ggml_init(InitParams(1 << 16, None, True))
     backend = lib.ggml_backend_cpu_init()

@@ -10,8 +10,8 @@
 // Packed weights take as many bytes as in the file. For each 16 rows, in blocks of 32 columns:
 //     int8   [blocks][8][16][4]   a tile: columns 0 to 3 of row 0, of row 1, ...; then columns 4 to 7
 //     fp16   [blocks][16]         factors
-// Activations, for each 16 rows: int8 [blocks][16][32]; and apart from them, float [blocks][16] and the numbers' sums as
-// int32 [blocks][16].
+// Activations, for each 16 rows: int8 [blocks][16][32]; and apart from them, float [blocks][16] and, as int32 [blocks][16],
+// the numbers' sums times -128.
 //
 // For a few rows the tiles are not worth it: VNNI sums the same products there, to the same bits.
 #pragma once
@@ -120,13 +120,14 @@ inline void quantize(const float * row, int64_t blocks, int8_t * tiles, float * 
         const __m512 left = _mm512_loadu_ps(row), right = _mm512_loadu_ps(row + 16);
         const float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(left), _mm512_abs_ps(right)));
         const __m512 inverse = _mm512_set1_ps(most > 0.0f ? 127.0f / most : 0.0f);
-        const __m512i least = _mm512_set1_epi32(-127); // instead of what stands for no number, which cannot be summed
-        const __m512i whole_left = _mm512_max_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(left, inverse)), least);
-        const __m512i whole_right = _mm512_max_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(right, inverse)), least);
-        _mm_store_si128((__m128i *) tiles, _mm512_cvtsepi32_epi8(whole_left));
-        _mm_store_si128((__m128i *) (tiles + 16), _mm512_cvtsepi32_epi8(whole_right));
+        const __m128i whole_left = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(left, inverse)));
+        const __m128i whole_right = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(right, inverse)));
+        _mm_store_si128((__m128i *) tiles, whole_left);
+        _mm_store_si128((__m128i *) (tiles + 16), whole_right);
         *factors = most / 127.0f;
-        *totals = _mm512_reduce_add_epi32(_mm512_add_epi32(whole_left, whole_right));
+        // Of what is stored: what is no number is the least there, and a sum of such would go round.
+        const __m512i sums = _mm512_add_epi32(_mm512_cvtepi8_epi32(whole_left), _mm512_cvtepi8_epi32(whole_right));
+        *totals = -128 * _mm512_reduce_add_epi32(sums);
     }
 }
 
@@ -168,7 +169,7 @@ inline void multiply_few(const Work & work) {
         // The instruction wants one side unsigned: to the weights 128 is added, and taken back at once.
         __m512i tile[ROWS];
         for (int row = 0; row < ROWS; ++row) {
-            tile[row] = _mm512_set1_epi32(-128 * work.totals[b * SIDE + row]);
+            tile[row] = _mm512_set1_epi32(work.totals[b * SIDE + row]);
         }
         for (int four = 0; four < DEPTH / 4; ++four) {
             const __m512i weights = _mm512_xor_si512(_mm512_loadu_si512(work.weights + b * TILE + four * 64), middle);
