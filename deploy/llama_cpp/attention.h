@@ -336,8 +336,8 @@ inline void soften(float * scores, uint64_t seen, float & most, float & total, f
     total += sum(added);
 }
 
-// One group's rows, for all heads that share these keys and values.
-inline void attend(Scratch & s, ggml_tensor * dst, const Group & group, int64_t stream, int64_t head) {
+// One group's rows, for all heads that share these keys and values. Whether all that came out are numbers.
+inline bool attend(Scratch & s, ggml_tensor * dst, const Group & group, int64_t stream, int64_t head) {
     const ggml_tensor * q = dst->src[0], * k = dst->src[1], * v = dst->src[2];
     const int width = (int) k->ne[0];
     const int heads = (int) (q->ne[2] / k->ne[2]);
@@ -393,12 +393,39 @@ inline void attend(Scratch & s, ggml_tensor * dst, const Group & group, int64_t 
         }
         product({sums, width}, {scores, CELLS}, {values, width}, rows, width, n, true);
     }
+    Vector nothing = all(0.0f);
     for (int row = 0; row < rows; ++row) {
         float * to = (float *) ((char *) dst->data + (head * heads + row % heads) * dst->nb[1] +
             (group.first + row / heads) * dst->nb[2] + stream * dst->nb[3]);
         const Vector factor = all(total[row] == 0.0f ? 0.0f : 1.0f / total[row]);
         for (int i = 0; i < width; i += LANES) {
-            store(to + i, multiply(load(sums + row * width + i), factor));
+            const Vector result = multiply(load(sums + row * width + i), factor);
+            nothing = multiply_add(result, all(0.0f), nothing);
+            store(to + i, result);
+        }
+    }
+    return sum(nothing) == 0.0f;
+}
+
+// One row of a group, with the cells that it sees.
+inline Group alone(const Group & group, int row) {
+    Group one = {group.first + row, 1, {}, {}};
+    for (size_t i = 0; i < group.cells.size(); ++i) {
+        if (group.seen[row * group.words() + i / CELLS] >> (i % CELLS) & 1) {
+            one.seen.resize(one.cells.size() / CELLS + 1);
+            one.seen.back() |= (uint64_t) 1 << (one.cells.size() % CELLS);
+            one.cells.push_back(group.cells[i]);
+        }
+    }
+    return one;
+}
+
+// Where a value is infinite or no number, so is its product with the weight zero of a row that does not see it: then each
+// row by itself, that no sequence comes into another's.
+inline void attend_apart(Scratch & s, ggml_tensor * dst, const Group & group, int64_t stream, int64_t head) {
+    if (!attend(s, dst, group, stream, head) && group.rows > 1) {
+        for (int row = 0; row < group.rows; ++row) {
+            attend(s, dst, alone(group, row), stream, head);
         }
     }
 }
@@ -425,7 +452,7 @@ inline void forward(const ggml_compute_params * params, ggml_tensor * dst) {
         for (size_t i = 0; i < groups; ++i) {
             for (int64_t head = 0; head < k->ne[2]; ++head, ++turn) {
                 if (turn % params->nth == params->ith) {
-                    attend(s, dst, s.groups[i], stream, head);
+                    attend_apart(s, dst, s.groups[i], stream, head);
                 }
             }
         }

@@ -189,6 +189,24 @@ def test_cells_that_nobody_sees():
     assert (case.compute() == right).all()
 
 
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+@pytest.mark.parametrize("of", ["k", "v"])
+def test_what_another_sequence_holds(of, odd):
+    """What is no number, or infinite, comes into the rows that see it, and into none beside them."""
+    rng = np.random.default_rng(8)
+    for late in (False, True):  # those who do not see it see the first cells, or the last
+        case = Case(rng, MASKS["many sequences"](rng, 12, 192)[None], heads=2, sharing=3, width=64)
+        if late:
+            case.seen[0, 6:, :100] = False
+        bad = int(np.flatnonzero(case.seen[0, 0])[0])
+        sees = case.seen[0, :, bad]
+        right = case.compute()
+        getattr(case, of)[0, bad] = odd
+        got = case.compute(2)
+        assert not np.isfinite(got[0, sees]).all()
+        assert np.abs(got[0, ~sees] - right[0, ~sees]).max() < 1e-5
+
+
 def test_rows_that_see_nothing():
     """They are zeros, and harm none beside them."""
     rng = np.random.default_rng(6)
