@@ -6,7 +6,7 @@ Theory. One context serves many sequences at once. A step decodes one batch of r
     that a long prompt makes the steps of those who already see text longer, and stops nobody. The weights are read from
     memory once for all (64 to read: 39 ms; 16 to produce: 26 ms; both in one step: 56 ms). That needs our attention
     (deploy/llama_cpp): llama.cpp's own takes, over 64 rows or more, the cells of all sequences for each of them (49 and
-    15 in one step: 420 ms). With it, reading and producing take turns wherever a step would be full.
+    15 in one step: 420 ms). With that one, reading and producing take turns wherever a step would be full.
   - The oldest reads first, interactive before background: finishing one after the other gives a better median TTFT
     than all at once. In a crowd some go side by side, so that the last waits less than twice as long as the median.
     One that begins with what another is just reading waits for that, and copies it.
@@ -22,7 +22,7 @@ Where a job can be:
 Cells. A kept prefix is evicted whenever a row needs its cells. Jobs are admitted for what they need soon, not for the
 worst case, so cells can run out in mid-answer. Then a job may take the place of those only that rank lower (background,
 or younger); they go back to the queue and are read again later. The first in rank can therefore always go on: it has a
-row in every step.
+row in every step, or in every third where reading and producing take turns.
 
 No I/O, no llama.cpp, no clock: `Memory` is what it asks of the model, and times are given.
 """

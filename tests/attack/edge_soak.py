@@ -79,6 +79,12 @@ class Soaked:
         return statistics.median(self.gateway_mb[-quarter:]) - statistics.median(self.gateway_mb[quarter : 2 * quarter])
 
     @property
+    def gateway_tenths_mb(self) -> list[float]:
+        """The most in each tenth of the run."""
+        tenth = max(1, len(self.gateway_mb) // 10)
+        return [max(self.gateway_mb[start : start + tenth]) for start in range(0, len(self.gateway_mb), tenth)]
+
+    @property
     def edge_most_mb(self) -> tuple[float, float]:
         """The most that any edge took, in the first half of all lives and in the second."""
         lives = [max(samples) for samples in self.edges_mb.values() if samples]
@@ -91,7 +97,8 @@ class Soaked:
         return (
             f"{sum(self.outcomes.values())} requests: {dict(self.outcomes.most_common())}\n"
             f"the edge was killed {self.kills} times, and hung {self.hangs} times; {self.left_active} requests left\n"
-            f"gateway {self.gateway_mb[0]:.0f} to {self.gateway_mb[-1]:.1f} MB, {self.gateway_growth_mb:+.1f} warm\n"
+            f"gateway {self.gateway_mb[0]:.0f} to {self.gateway_mb[-1]:.1f} MB, {self.gateway_growth_mb:+.1f} warm; "
+            f"by tenths of the run: {' '.join(f'{most:.0f}' for most in self.gateway_tenths_mb)}\n"
             f"edge at most {first:.1f} MB in the first half of its lives, {last:.1f} MB in the second"
         )
 
