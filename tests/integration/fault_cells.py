@@ -204,11 +204,13 @@ def _code(error: dict[str, object]) -> str:
 
 def _status(error: dict[str, object]) -> int:
     """The status that an error in a stream would have had before it began."""
+    said = re.search(r"(?:scripted|answered with error) (\d{3})", str(error.get("message")))
+    if said:
+        return int(said.group(1))
     for kind in BackendError.__subclasses__():
         if kind.code == error.get("code"):
             return kind.status
-    said = re.search(r"scripted (\d{3})", str(error.get("message")))
-    return int(said.group(1)) if said else int(str(error.get("code") or 0))
+    return int(str(error.get("code") or 0))
 
 
 # --- complete or not: in each schema ----------------------------------------------------------------------------------
