@@ -40,7 +40,7 @@ from gateway.edge.queue import FairQueue
 
 _CROWD = 8
 """Active jobs beyond which prompts share a step, until half of the jobs have read theirs."""
-_TOGETHER = 1 / 5
+_TOGETHER = 1 / 3
 """How many share it: of all that are active."""
 _READING_STEPS = 2
 """Steps for reading between two for producing, where these take turns."""
