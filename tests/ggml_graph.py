@@ -11,7 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from llama_cpp.llama_cpp import _lib as lib  # dlsym finds in it what the libraries that it needs have too
+
+from gateway.edge.llama import llama_cpp
+
+lib = llama_cpp._lib
+"""dlsym finds in it what the libraries that it needs have too."""
 
 Q8_0 = 8
 Q8_0_BLOCK = np.dtype([("factor", np.float16), ("whole", np.int8, 32)])

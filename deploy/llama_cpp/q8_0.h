@@ -154,6 +154,19 @@ struct Work {
     int lines;
 };
 
+inline void fetch_ahead(const Work & work, int64_t b) {
+    for (int i = 0; i < work.lines; ++i) {
+        _mm_prefetch(work.ahead + (b * work.lines + i) * 64, _MM_HINT_T1);
+    }
+}
+
+template <int ROWS>
+inline void store(const Work & work, const __m512 (&sums)[ROWS]) {
+    for (int row = 0; row < std::min(ROWS, work.rows); ++row) {
+        _mm512_storeu_ps(work.out + row * work.stride, sums[row]);
+    }
+}
+
 template <int ROWS>
 inline void multiply_few(const Work & work) {
     const __m512i middle = _mm512_set1_epi8((char) 0x80);
@@ -163,9 +176,7 @@ inline void multiply_few(const Work & work) {
         sums[row] = _mm512_setzero_ps();
     }
     for (int64_t b = 0; b < work.blocks; ++b) {
-        for (int i = 0; i < work.lines; ++i) {
-            _mm_prefetch(work.ahead + (b * work.lines + i) * 64, _MM_HINT_T1);
-        }
+        fetch_ahead(work, b);
         // The instruction wants one side unsigned: to the weights 128 is added, and taken back at once.
         __m512i tile[ROWS];
         for (int row = 0; row < ROWS; ++row) {
@@ -181,9 +192,7 @@ inline void multiply_few(const Work & work) {
         }
         add<ROWS>(sums, tile, work.factors + b * SIDE, weights_factors + b * SIDE * sizeof(ggml_half));
     }
-    for (int row = 0; row < std::min(ROWS, work.rows); ++row) {
-        _mm512_storeu_ps(work.out + row * work.stride, sums[row]);
-    }
+    store(work, sums);
 }
 
 template <int ROWS>
@@ -194,13 +203,9 @@ inline void multiply(const Work & work) {
     for (int row = 0; row < ROWS; ++row) {
         sums[row] = _mm512_setzero_ps();
     }
-    const auto fetch = [&](int64_t b) {
-        for (int i = 0; i < work.lines; ++i) {
-            _mm_prefetch(work.ahead + (b * work.lines + i) * 64, _MM_HINT_T1);
-        }
-    };
+    // A tile's register is part of the instruction's text, so there is a product for each of two sets.
     const auto product_even = [&](int64_t b) {
-        fetch(b);
+        fetch_ahead(work, b);
         _tile_loadd(TMM0, work.weights + b * TILE, 64);
         _tile_loadd(TMM2, work.tiles + b * TILE, DEPTH);
         _tile_zero(TMM4);
@@ -208,7 +213,7 @@ inline void multiply(const Work & work) {
         _tile_stored(TMM4, even, 64);
     };
     const auto product_odd = [&](int64_t b) {
-        fetch(b);
+        fetch_ahead(work, b);
         _tile_loadd(TMM1, work.weights + b * TILE, 64);
         _tile_loadd(TMM3, work.tiles + b * TILE, DEPTH);
         _tile_zero(TMM5);
@@ -231,9 +236,7 @@ inline void multiply(const Work & work) {
             add_up(b + 1, odd);
         }
     }
-    for (int row = 0; row < std::min(ROWS, work.rows); ++row) {
-        _mm512_storeu_ps(work.out + row * work.stride, sums[row]);
-    }
+    store(work, sums);
 }
 
 inline void multiply(const Work & work) {

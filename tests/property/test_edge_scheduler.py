@@ -161,6 +161,8 @@ class Serving(RuleBasedStateMachine):
         assert len(scheduler.queue) <= self.limits.waiting + self.limits.active
         assert set(scheduler.active) | set(scheduler.queue) == set(self.alive)
         running = [job for job in scheduler.active if job.sequence != NO_SEQUENCE]
+        shared = {id(cell) for job in running for cell in memory.sequences.get(job.sequence, [])}
+        assert len(shared) == scheduler.cells_active()
         for job in running:
             held = memory.sequences.get(job.sequence, [])
             assert [cell.token for cell in held] == job.tokens[: job.computed]

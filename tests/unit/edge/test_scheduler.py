@@ -70,7 +70,9 @@ def test_where_attention_is_slow_reading_and_producing_take_turns():
     plan.submit(job(1, 3, max_tokens=50))
     step(plan)
     plan.submit(job(2, 8))
-    assert rows_of(step(plan)) == {1: 1, 2: 8}
+    batch = step(plan)
+    assert rows_of(batch) == {1: 1, 2: 8}
+    assert batch.parts[0][0].key[1] == 1
     plan.submit(job(3, 100))
     turns = [rows_of(step(plan)) for _ in range(6)]
     assert turns == [{3: 10}, {3: 10}, {1: 1, 2: 1}, {3: 10}, {3: 10}, {1: 1, 2: 1}]
