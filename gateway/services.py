@@ -297,7 +297,7 @@ async def open_services(settings: Settings, machine: Machine, policy: PolicyStor
     """Open what one worker needs, around a policy that is loaded already."""
     async with AsyncExitStack() as stack:
         metrics = Metrics()
-        store = await stack.enter_async_context(Store(machine.store_url))
+        store = await stack.enter_async_context(Store(machine.store_url, timeout_s=settings.store_timeout_s))
         ledger = await stack.enter_async_context(Ledger(store, lease_s=settings.lease_s))
         edges = await _open_edges(stack, machine)
         health = Health(time.monotonic, metrics.health_changed)

@@ -43,6 +43,8 @@ class Settings:
     """Gateway processes, 1..64."""
     redis_url: str | None = field(default=None, repr=False)
     """A server's URL, or that of Sentinels or a Cluster; may hold a password. None: the embedded store."""
+    store_timeout_s: float = 0.25
+    """The most that the store takes for one answer, 0.01..60."""
     edge: bool = True
     """False: no llama.cpp process is started, whatever the policy says."""
     edge_threads: int = 0
@@ -254,6 +256,13 @@ SETTINGS: tuple[Setting, ...] = (
         help="Redis or Valkey to use, shared by all replicas. With a password, set the variable, not the flag.",
         read=readers.redis_url,
         secret=True,
+    ),
+    Setting(
+        name="store_timeout_s",
+        metavar="SECONDS",
+        default="0.25",
+        help="The most that one answer of the store may take; later, it counts as lost until it answers again.",
+        read=readers.seconds(0.01, 60),
     ),
     Setting(
         name="edge",

@@ -113,6 +113,7 @@ async def start_gateway(request, valkey_url, store, tmp_path):
             folder.mkdir()
             (folder / "policy.yaml").write_text(policy)
             given = {"policies": folder, "state": tmp_path / "state", "port": 0, "edge": edge, "drain_s": 2.0}
+            given["store_timeout_s"] = 2.0  # a busy test machine is not what is tested
             settings = Settings(**(given | changes))
             shared = None if edge_at or not edge else request.getfixturevalue("edge_socket")
             machine = Machine(store_url=store_url, edge_socket=str(edge_at or shared) if edge else None)

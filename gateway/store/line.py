@@ -7,6 +7,10 @@ questions. Nothing is ever sent twice.
 
 When a line is lost, everybody who waits is told at once: their commands may have run, or not. There is one timer for
 the whole line, for the oldest question: a timer for each would cost more than the question.
+
+The time limit is the server's. It begins when a question is sent. A timer that rings late shows that the event loop, or
+the whole machine, stood still: the answer may lie there unread, or the server stood still as well, so that the question
+gets as much more time, once.
 """
 
 from __future__ import annotations
@@ -29,6 +33,8 @@ Argument = str | bytes | int
 MOST_WAITING = 20_000
 """Questions without an answer; more are refused."""
 _MOST_UNSENT_BYTES = 64 * 1024 * 1024
+_LATE = 0.25
+"""A timer that rings later than this share of the time limit was kept from it."""
 _MORE = object()
 
 
@@ -51,7 +57,7 @@ class Line(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._waiting: deque[_Question] = deque()
         self._unanswered = 0
-        self._unsent: list[bytes] = []
+        self._unsent: list[_Question] = []
         self._timer: asyncio.TimerHandle | None = None
         self._lost = ""
 
@@ -83,31 +89,40 @@ class Line(asyncio.Protocol):
         future: asyncio.Future[Any] = self._loop.create_future()
         if not self._unsent:
             self._loop.call_soon(self._send)
-        self._unsent.append(packed)
-        ends = self._loop.time() + self._timeout_s
-        self._waiting.append(_Question(future, count, answers, ends))
+        question = _Question(packed, future, count, answers)
+        self._unsent.append(question)
+        self._waiting.append(question)
         self._unanswered += count
-        if self._timer is None:
-            self._timer = self._loop.call_at(ends, self._check_time)
         return future
 
     def _send(self) -> None:
         if self._transport is None or self._lost:
             return
-        self._transport.write(self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent))
-        self._unsent.clear()
+        unsent = self._unsent
+        ends = self._loop.time() + self._timeout_s
+        for question in unsent:
+            question.ends = ends
+        self._transport.write(unsent[0].packed if len(unsent) == 1 else b"".join([one.packed for one in unsent]))
+        unsent.clear()
         if self._transport.get_write_buffer_size() > _MOST_UNSENT_BYTES:
             self._lose("it takes nothing any more")
+        elif self._timer is None:
+            self._timer = self._loop.call_at(ends, self._check_time)
 
     def _check_time(self) -> None:
         """The answers to all older questions are here, for they come in order: only the first one can be late."""
         self._timer = None
         if not self._waiting:
             return
-        if self._waiting[0].ends <= self._loop.time():
+        first = self._waiting[0]
+        late_s = self._loop.time() - first.ends
+        if late_s > _LATE * self._timeout_s and not first.spared:
+            first.spared = True
+            first.ends += late_s + min(late_s, self._timeout_s)
+        elif late_s >= 0:
             self._lose(f"it did not answer within {self._timeout_s:g} s")
-        else:
-            self._timer = self._loop.call_at(self._waiting[0].ends, self._check_time)
+            return
+        self._timer = self._loop.call_at(first.ends, self._check_time)
 
     # --- being answered (asyncio.Protocol) --------------------------------------------------------------------
 
@@ -185,13 +200,17 @@ def pack(*words: Argument) -> bytes:
 class _Question:
     """One or more commands whose answers somebody waits for."""
 
-    __slots__ = ("answers", "count", "ends", "future")
+    __slots__ = ("answers", "count", "ends", "future", "packed", "spared")
 
-    def __init__(self, future: asyncio.Future[Any], count: int, answers: list[Answer] | None, ends: float) -> None:
+    def __init__(self, packed: bytes, future: asyncio.Future[Any], count: int, answers: list[Answer] | None) -> None:
+        self.packed = packed
         self.future = future
         self.count = count
         self.answers = answers
-        self.ends = ends
+        self.ends = 0.0
+        """By `loop.time()`; known when it is sent."""
+        self.spared = False
+        """It got more time already."""
 
 
 def _nothing(_line: Line, _reason: str) -> None:

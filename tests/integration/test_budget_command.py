@@ -76,7 +76,7 @@ async def test_show_and_rebuild(store, valkey_url, tmp_path):
 
 async def test_embedded_store(tmp_path):
     """The store of a running gateway is found by its state folder; without one it is said what to do."""
-    async with EmbeddedValkey(tmp_path) as server, Store(server.url) as store, Ledger(store) as ledger:
+    async with EmbeddedValkey(tmp_path) as server, Store(server.url, timeout_s=2.0) as store, Ledger(store) as ledger:
         await spend(ledger, 50)
         shown = await run("show", "acme", "--state", str(tmp_path), "--policies", str(tmp_path / "none"))
         assert "tokens:month: 50 since" in shown.output

@@ -555,7 +555,7 @@ async def test_store_that_is_killed(tmp_path):
 
     Where the store forgot a hold while it was being settled, at what it reserved: rather too much than too little.
     """
-    async with EmbeddedValkey(tmp_path) as server, Store(server.url) as store, Ledger(store) as ledger:
+    async with EmbeddedValkey(tmp_path) as server, Store(server.url, timeout_s=2.0) as store, Ledger(store) as ledger:
         booked = 0
         for turn in range(60):
             if turn % 20 == 10:

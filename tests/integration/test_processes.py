@@ -97,7 +97,7 @@ async def test_killed_store_costs_a_bounded_time_and_keeps_what_was_spent(polici
 
 async def test_frozen_store_costs_a_bounded_time(policies, state):
     """SIGSTOP on the store: refused within its time limit, served again when it wakes."""
-    async with Process(policies, state, "--no-edge") as gateway:
+    async with Process(policies, state, "--no-edge", "--store-timeout-s", "0.25") as gateway:
         await gateway.ready()
         (pid,) = gateway.children("valkey-server")
         os.kill(pid, signal.SIGSTOP)

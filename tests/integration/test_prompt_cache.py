@@ -212,7 +212,7 @@ async def test_secret_of_a_gateway_that_started_without_its_store(tmp_path, monk
     monkeypatch.setattr(secret, "_EVERY_S", 0.02)
     server = Server(tmp_path, free_ports(1)[0])
     taken: list[bytes] = []
-    async with Store(server.url) as store:
+    async with Store(server.url, timeout_s=2.0) as store:
         own = await secret.shared_secret(store)
         following = asyncio.create_task(secret.follow_secret(store, own, taken.append))
         async with server:

@@ -139,7 +139,7 @@ async def test_callers_that_are_cancelled(store):
 
 async def test_shared_secret_is_made_once(store, valkey_url):
     """The first replica's value is everybody's."""
-    async with Store(valkey_url) as other:
+    async with Store(valkey_url, timeout_s=2.0) as other:
         assert await store.get_or_create("secret", b"mine") == b"mine"
         assert await other.get_or_create("secret", b"yours") == b"mine"
 
@@ -169,7 +169,7 @@ def free_port() -> int:
 async def test_server_over_tcp_with_a_password(tmp_path):
     """User, password and database of the URL are used; a wrong password is no answer, and stands in no message."""
     port = free_port()
-    async with EmbeddedValkey(tmp_path) as server, Store(server.url) as direct:
+    async with EmbeddedValkey(tmp_path) as server, Store(server.url, timeout_s=2.0) as direct:
         await direct.command("CONFIG", "SET", "bind", "127.0.0.1")
         await direct.command("CONFIG", "SET", "port", port)
         await direct.command("ACL", "SETUSER", "gateway", "on", ">right-word", "~fd1:*", "+@all")
@@ -206,7 +206,7 @@ async def test_frozen_server(tmp_path):
 
 async def test_server_that_is_killed(tmp_path):
     """A killed server is started again with its data, and clients find it by themselves."""
-    async with EmbeddedValkey(tmp_path) as server, Store(server.url) as store:
+    async with EmbeddedValkey(tmp_path) as server, Store(server.url, timeout_s=2.0) as store:
         await store.command("SET", "fd1:a", "kept")
         os.kill(server.pid, signal.SIGKILL)
         await until(lambda: answers(store))
@@ -216,18 +216,18 @@ async def test_server_that_is_killed(tmp_path):
 
 async def test_server_that_ends_with_the_gateway(tmp_path):
     """Leaving ends the server and keeps its data; a frozen server is no exception."""
-    async with EmbeddedValkey(tmp_path) as server, Store(server.url) as store:
+    async with EmbeddedValkey(tmp_path) as server, Store(server.url, timeout_s=2.0) as store:
         pid = server.pid
         await store.command("SET", "fd1:a", "kept")
         os.kill(pid, signal.SIGSTOP)
     assert not is_running(pid)
-    async with EmbeddedValkey(tmp_path) as server, Store(server.url) as store:
+    async with EmbeddedValkey(tmp_path) as server, Store(server.url, timeout_s=2.0) as store:
         assert await store.get("fd1:a") == b"kept"
 
 
 async def test_two_gateways_with_one_folder(tmp_path):
     """The second one is refused, told who has the folder, and leaves the first alone."""
-    async with EmbeddedValkey(tmp_path) as first, Store(first.url) as store:
+    async with EmbeddedValkey(tmp_path) as first, Store(first.url, timeout_s=2.0) as store:
         with pytest.raises(SettingsError) as caught:
             async with EmbeddedValkey(tmp_path):
                 pass
@@ -256,7 +256,7 @@ async def test_state_folder_with_a_long_path(tmp_path, monkeypatch):
     """Where a Unix socket's path would be too long, it stands in a private folder of the system's, gone at the end."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     deep = tmp_path / ("d" * 100)
-    async with EmbeddedValkey(deep) as server, Store(server.url) as store:
+    async with EmbeddedValkey(deep) as server, Store(server.url, timeout_s=2.0) as store:
         assert await answers(store)
         folder = Path(server.url.removeprefix("unix://")).parent
         assert mode(folder) == 0o700
@@ -303,13 +303,13 @@ async def test_gateway_that_is_killed(tmp_path, frozen, monkeypatch):
     """A killed gateway leaves no server behind, not even a frozen one, and the next start works with its data."""
     monkeypatch.setattr("gateway.store.folder._LOCK_WAIT_S", 0.3)
     gateway, pid, url = start_gateway(tmp_path)
-    async with Store(url) as store:
+    async with Store(url, timeout_s=2.0) as store:
         await store.command("SET", "fd1:a", "kept")
     if frozen:
         os.kill(pid, signal.SIGSTOP)
     gateway.kill()
     gateway.wait()
     gateway.stdout.close()
-    async with EmbeddedValkey(tmp_path) as server, Store(server.url) as store:
+    async with EmbeddedValkey(tmp_path) as server, Store(server.url, timeout_s=2.0) as store:
         assert not is_running(pid)
         assert await store.get("fd1:a") == b"kept"

@@ -72,9 +72,9 @@ async def test_password_of_a_pair(tmp_path):
     for sentinel in pair.sentinels:
         sentinel._flags = ()
     async with pair.servers[0] as server:
-        async with Store(server.url.replace("//", "//:right-word@")) as store:
+        async with Store(server.url.replace("//", "//:right-word@"), timeout_s=2.0) as store:
             assert await answers(store, keys(1)[0])
-        async with Store(server.url.replace("//", "//:wrong-word@")) as refused:
+        async with Store(server.url.replace("//", "//:wrong-word@"), timeout_s=2.0) as refused:
             with pytest.raises(StoreUnavailable) as caught:
                 await refused.get("fd1:a")
         assert "wrong-word" not in caught.value.message

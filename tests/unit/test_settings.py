@@ -101,6 +101,8 @@ def test_all_mistakes_at_once(home):
         ("edge_context", "100"),
         ("body_limit_bytes", "10"),
         ("lease_s", "0.5"),
+        ("store_timeout_s", "0"),
+        ("store_timeout_s", "61"),
         ("drain_s", "-1"),
         ("drain_s", "nan"),
         ("drain_s", "1e9"),

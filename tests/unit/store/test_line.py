@@ -1,6 +1,7 @@
 """The connection itself, against a server that says what the test says."""
 
 import asyncio
+import time
 
 import hiredis
 import pytest
@@ -45,6 +46,14 @@ async def line(wire, lost):
     return made
 
 
+async def until(true):
+    """Wait for something, a second at most."""
+    end = time.monotonic() + 1
+    while not true() and time.monotonic() < end:
+        await asyncio.sleep(0.005)
+    assert true()
+
+
 async def test_one_write_for_one_turn(line, wire):
     """What is asked in one turn of the loop is written in one piece, and answered in order."""
     futures = [line.ask(pack("GET", key)) for key in ("a", "b")]
@@ -76,7 +85,7 @@ async def test_time_limit(line, wire, lost):
     assert early.result() == b"a"
     await asyncio.sleep(0.03)
     assert not lost
-    await asyncio.sleep(0.04)
+    await until(lambda: lost)
     assert wire.aborted
     assert lost == ["it did not answer within 0.05 s"]
     for future in late:
@@ -84,6 +93,30 @@ async def test_time_limit(line, wire, lost):
             future.result()
     with pytest.raises(StoreUnavailable):
         line.ask(pack("GET", "c"))
+
+
+async def test_time_in_which_the_gateway_stood_still_is_not_the_servers(line, lost):
+    """A question that could not be sent for longer than the limit, or whose answer could not be read, has its time."""
+    waits = line.ask(pack("GET", "a"))
+    time.sleep(0.2)  # noqa: ASYNC251 what is tested: before it is sent
+    await asyncio.sleep(0.02)
+    assert not lost
+    time.sleep(0.2)  # noqa: ASYNC251 and while the server answers
+    await asyncio.sleep(0.02)
+    assert not lost
+    line.data_received(b"$1\r\na\r\n")
+    assert await waits == b"a"
+
+
+async def test_a_server_that_stays_silent_is_given_up_for_all_that(line, lost):
+    """More time is given once: a gateway that stands still again and again still sees that its store is gone."""
+    waits = line.ask(pack("GET", "a"))
+    for _ in range(6):
+        await asyncio.sleep(0)
+        time.sleep(0.08)  # noqa: ASYNC251 what is tested
+    assert lost
+    with pytest.raises(StoreUnavailable, match=r"did not answer within 0\.05 s"):
+        await waits
 
 
 @pytest.mark.parametrize("said", [b"hello\r\n", b":1\r\n:2\r\n", b"*-5\r\n"])
