@@ -5,7 +5,7 @@ import itertools
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -63,14 +63,20 @@ class Model:
         return output
 
     def extend(self, slot: int, output: int) -> bool:
-        """Hold `output` more tokens, and what they cost; True if every limit has room for that."""
+        """Hold `output` more tokens, and what they cost; True if every limit has room for that.
+
+        The rate refuses none of it, for the request runs already, but counts it. Without a limit nothing is asked.
+        """
         claim, held = self.open[slot]
         limits = self._applying(claim)
+        if not limits:
+            return True
         more = {limit: amount(limit, claim, held + output) - amount(limit, claim, held) for limit in limits}
         if any(self.spent[limit] + more[limit] > limit.amount for limit in limits):
             return False
         for limit in limits:
             self.spent[limit] += more[limit]
+        self.tokens += output
         self.open[slot] = (claim, held + output)
         return True
 
@@ -137,6 +143,12 @@ STEPS = st.lists(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(limits=LIMITS, rate=RATES, price=PRICES, steps=STEPS)
+@example(
+    limits=(Limit(amount=1, unit="nanousd", per="week"),),
+    rate=Rate(requests=9, tokens=100, per_s=FOREVER_S),
+    price=Price(input_nanousd=0, output_nanousd=0, cached_input_nanousd=0),
+    steps=[("hold", 1, "", "prod", 0, 40, 1), ("extend", 1, "", "prod", 50, 1, 1), ("hold", 0, "", "prod", 0, 40, 1)],
+)
 def test_ledger_does_what_the_model_does(valkey_url, limits, rate, price, steps):
     """Any trace of holds, larger holds, settlements (each sent twice), dead gateways and lost data, as in the model."""
     asyncio.run(run_trace(valkey_url, Model(limits, rate), price, steps))
