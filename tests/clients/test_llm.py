@@ -69,11 +69,11 @@ async def test_an_unknown_model_is_told(llm):
 
 async def test_a_prompt_that_is_interrupted_ends_the_backend(llm, upstream):
     """Ctrl-C in mid-answer, again where Python lost it in a callback: nothing goes on for it."""
-    slow = json.dumps({"script": {"chunks": 400, "delay_s": 0.05}})
+    slow = json.dumps({"script": {"chunks": 2000, "delay_s": 0.05}})
     process = await llm("-m", "plain", "--no-log", slow)
     await asyncio.wait_for(process.stdout.read(1), 60)
     ended = asyncio.create_task(process.communicate())
-    for _ in range(4):
+    for _ in range(15):
         process.send_signal(signal.SIGINT)
         if (await asyncio.wait([ended], timeout=3))[0]:
             break
