@@ -88,7 +88,7 @@ class Candidates:
     def note(self, failure: FirstdraftError) -> None:
         """One could not answer. What one is unable to do is no news when a backend's own trouble is known."""
         if not (isinstance(failure, EdgeUnsuitable | FieldUnsupported) and isinstance(self.failure, BackendError)):
-            self.failure = failure
+            self.failure = failure.with_traceback(None)  # whose frames hold these candidates
 
     async def _is_within_budget(self, deployment: Deployment, trial: Trial | None) -> bool:
         is_within = False

@@ -20,6 +20,7 @@ from gateway.modes import score
 from gateway.modes.draft import Draft
 from gateway.modes.plan import Plan
 from gateway.modes.refine import refine
+from gateway.modes.tasks import error_of
 
 
 async def run(plan: Plan, drafter: Deployment, emit: Emit) -> None:
@@ -50,5 +51,6 @@ def _is_of_use(plan: Plan) -> bool:
 async def _stop(drafting: asyncio.Task[None]) -> None:
     drafting.cancel()
     await asyncio.wait((drafting,))
-    if not drafting.cancelled() and (fault := drafting.exception()) and not isinstance(fault, FirstdraftError):
+    fault = error_of(drafting)
+    if fault is not None and not isinstance(fault, FirstdraftError):
         structlog.get_logger().error("draft_failed", exc_info=fault)

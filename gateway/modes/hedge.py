@@ -25,6 +25,7 @@ from gateway.inference.usage import input_tokens_estimate
 from gateway.modes import attempt
 from gateway.modes.candidates import Candidate, Candidates
 from gateway.modes.plan import Plan
+from gateway.modes.tasks import error_of
 from gateway.policy.compiled import HedgeRule
 
 _UNKNOWN_S = 2.0
@@ -141,9 +142,9 @@ class _Race:
             FirstdraftError: it failed in mid-answer, or in a way that ends the request.
         """
         del self._running[task]
+        error = error_of(task)
         if task.cancelled():
             return False
-        error = task.exception()
         if error is None:
             return task.result()
         if task is self._winner or not isinstance(error, BackendError | EdgeError):
@@ -172,8 +173,7 @@ class _Race:
         if running:
             await asyncio.wait(running)
         for task in running:
-            if not task.cancelled():
-                task.exception()  # the request has its answer, or its error, already
+            error_of(task)  # the request has its answer, or its error, already
         if self._winner is None:
             return
         if self._winner is self._hedge:

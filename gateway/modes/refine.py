@@ -33,6 +33,7 @@ async def refine(plan: Plan, draft: Draft, drafting: asyncio.Task[None] | None, 
         if final.begun or not error.retryable or draft.drafter not in plan.deployments:
             await draft.drop()
             raise
+        error.__traceback__ = None  # its frames hold who holds the error
         if drafting is not None:
             await asyncio.wait((drafting,))
         if draft.is_an_answer:

@@ -75,6 +75,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         record.status = response.status
     finally:
         services.end(task)
+        request.pop(REPLY, None)  # it holds the request: neither would go with its last user
         record.e2e_s = asyncio.get_running_loop().time() - started
         if counted:
             services.finish(record)
@@ -104,6 +105,7 @@ async def _answer(request: web.Request, handler: Handler, record: RequestRecord)
 async def _tell(request: web.Request, record: RequestRecord, error: FirstdraftError) -> web.StreamResponse:
     """Answer with the error: as a status while that is possible, inside the stream after that."""
     record.error = error.code or error.type
+    error.__traceback__ = None  # its frames may hold the error itself, and all of the request
     reply: StreamReply | None = request.get(REPLY)
     if reply is not None and reply.begun:
         return await reply.fail(error, record.request_id)
