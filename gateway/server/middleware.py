@@ -75,7 +75,8 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         record.status = response.status
     finally:
         services.end(task)
-        request.pop(REPLY, None)  # it holds the request: neither would go with its last user
+        if record.stream:
+            request.pop(REPLY, None)  # it holds the request: neither would go with its last user
         record.e2e_s = asyncio.get_running_loop().time() - started
         if counted:
             services.finish(record)

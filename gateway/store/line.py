@@ -114,11 +114,10 @@ class Line(asyncio.Protocol):
         self._timer = None
         if not self._waiting:
             return
-        first = self._waiting[0]
-        late_s = self._loop.time() - first.ends
+        first, now = self._waiting[0], self._loop.time()
+        late_s = now - first.ends
         if late_s > _LATE * self._timeout_s and not first.spared:
-            first.spared = True
-            first.ends += late_s + min(late_s, self._timeout_s)
+            first.spared, first.ends = True, now + min(late_s, self._timeout_s)
         elif late_s >= 0:
             self._lose(f"it did not answer within {self._timeout_s:g} s")
             return

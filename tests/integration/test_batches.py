@@ -34,28 +34,28 @@ class Client:
         self.url = gateway.base_url
         self.http = httpx.AsyncClient(trust_env=False, timeout=30, headers={"authorization": f"Bearer {KEY}"})
 
-    async def post(self, path, **body):
+    async def ask(self, method, path, **body):
         """Ask until the store has time: on a busy machine it may have none for a moment."""
         for _ in range(100):
-            answer = await self.http.post(f"{self.url}{path}", **body)
+            answer = await self.http.request(method, f"{self.url}{path}", **body)
             if answer.status_code != 503:
                 break
             await asyncio.sleep(0.1)
         return answer
 
     async def upload(self, content):
-        return await self.post("/files", data={"purpose": "batch"}, files={"file": ("in.jsonl", content)})
+        return await self.ask("POST", "/files", data={"purpose": "batch"}, files={"file": ("in.jsonl", content)})
 
     async def begin(self, content):
         file = await self.upload(content)
         assert file.status_code == 200, file.text
         wanted = {"input_file_id": file.json()["id"], "endpoint": CHAT, "completion_window": "24h"}
-        answer = await self.post("/batches", json=wanted)
+        answer = await self.ask("POST", "/batches", json=wanted)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     async def batch(self, batch):
-        return (await self.http.get(f"{self.url}/batches/{batch['id']}")).json()
+        return (await self.ask("GET", f"/batches/{batch['id']}")).json()
 
     async def until(self, batch, true, seconds=30):
         end = time.monotonic() + seconds
@@ -69,7 +69,7 @@ class Client:
         return await self.until(batch, lambda one: one["status"] in {"completed", "failed", "expired", "cancelled"})
 
     async def lines(self, file_id):
-        answer = await self.http.get(f"{self.url}/files/{file_id}/content")
+        answer = await self.ask("GET", f"/files/{file_id}/content")
         return [json.loads(line) for line in answer.text.splitlines()]
 
 
