@@ -112,8 +112,8 @@ class Line(asyncio.Protocol):
     def _check_time(self) -> None:
         """The answers to all older questions are here, for they come in order: only the first one can be late."""
         self._timer = None
-        if not self._waiting:
-            return
+        if not self._waiting or not self._waiting[0].ends:
+            return  # what is sent next sets the timer
         first, now = self._waiting[0], self._loop.time()
         late_s = now - first.ends
         if late_s > _LATE * self._timeout_s and not first.spared:
@@ -207,7 +207,7 @@ class _Question:
         self.count = count
         self.answers = answers
         self.ends = 0.0
-        """By `loop.time()`; known when it is sent."""
+        """By `loop.time()`; 0 until it is sent."""
         self.spared = False
         """It got more time already."""
 

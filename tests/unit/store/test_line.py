@@ -108,6 +108,21 @@ async def test_time_in_which_the_gateway_stood_still_is_not_the_servers(line, lo
     assert await waits == b"a"
 
 
+async def test_a_timer_that_rings_before_a_question_is_sent(line, lost):
+    """The timer of a question that was answered meanwhile: the next one has its own time, and no more than that."""
+    answered = line.ask(pack("GET", "a"))
+    await asyncio.sleep(0.04)
+    line.data_received(b"$1\r\na\r\n")
+    assert await answered == b"a"
+    waits = line.ask(pack("GET", "b"))
+    line._check_time()
+    await asyncio.sleep(0.02)
+    assert not lost
+    await until(lambda: lost)
+    with pytest.raises(StoreUnavailable):
+        await waits
+
+
 async def test_a_server_that_stays_silent_is_given_up_for_all_that(line, lost):
     """More time is given once: a gateway that stands still again and again still sees that its store is gone."""
     waits = line.ask(pack("GET", "a"))
