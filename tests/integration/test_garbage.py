@@ -36,17 +36,17 @@ async def second():
 
 
 @pytest.fixture
-def seldom():
-    """Nobody looks for cycles meanwhile."""
+def kept():
+    """Gives what of requests is there that was not before, by its type; nobody looks for cycles meanwhile."""
     gc.collect()
     gc.disable()
-    yield
+    before = {id(found) for found in of_requests()}
+    yield lambda: sorted(type(found).__name__ for found in of_requests() if id(found) not in before)
     gc.enable()
 
 
-def kept() -> list[str]:
-    """What of a request is still there, by its type."""
-    return sorted(type(found).__name__ for found in gc.get_objects() if isinstance(found, OF_A_REQUEST))
+def of_requests():
+    return [found for found in gc.get_objects() if isinstance(found, OF_A_REQUEST)]
 
 
 async def ask(gateway, path, body, leaves_after_s=None):
@@ -78,7 +78,7 @@ async def ask(gateway, path, body, leaves_after_s=None):
     ],
 )
 async def test_nothing_of_a_request_is_left(
-    start_gateway, upstream, second, seldom, route, edge, path, body, stream, status, leaves_after_s
+    start_gateway, upstream, second, kept, route, edge, path, body, stream, status, leaves_after_s
 ):
     """Whatever the mode, the surface, and what becomes of it."""
     upstream.default = SLOW if status == 200 else Script(status=status, think_s=0.02)
