@@ -20,6 +20,7 @@ pytestmark = pytest.mark.store
 
 OF_A_REQUEST = (Exchange, StreamReply, Plan)
 DRAFTS = "mode: draft_refine\n    models: [large]\n    fallback: [small]\n    draft: {max_tokens: 8}"
+CASCADE = "mode: cascade\n    models: [large]\n    cascade: {threshold: 0.8}\n    draft: {max_tokens: 8}"
 HEDGE = "mode: hedge\n    models: [large]\n    hedge: {after: 10ms, extra: 50%}"
 CACHED = "mode: cloud_only\n    models: [large]\n    cache: {ttl: 60s}"
 SLOW = Script(text="Paris is the capital.", chunks=3, think_s=0.1, delay_s=0.02)
@@ -70,6 +71,7 @@ async def ask(gateway, path, body, leaves_after_s=None):
     [
         pytest.param(DRAFTS, True, CHAT, QUESTION, id="drafts"),
         pytest.param(DRAFTS, True, CHAT, QUESTION | {"draft": "frames"}, id="frames"),
+        pytest.param(CASCADE, True, CHAT, QUESTION, id="cascade"),
         pytest.param(HEDGE, False, CHAT, QUESTION, id="hedge"),
         pytest.param(CACHED, False, CHAT, QUESTION, id="cached"),
         pytest.param(CACHED, False, MESSAGES, QUESTION, id="messages"),
