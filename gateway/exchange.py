@@ -45,13 +45,13 @@ class Exchange:
     """Set when it was a hit of which nothing depends on the moment but what `Pipeline.holds` asks."""
     background: bool = False
     """Nobody waits for the answer: those that somebody waits for come first."""
-    on_admitted: Callable[[Plan], None] | None = None
+    on_admitted: Callable[[Exchange, Plan], None] | None = None
     """Called when policy has decided and the worst case is held, before anything is asked."""
 
     def admitted(self, plan: Plan) -> Plan:
         """Tell whoever wants to know that this request will be answered as `plan` says."""
         if self.on_admitted is not None:
-            self.on_admitted(plan)
+            self.on_admitted(self, plan)
         return plan
 
 

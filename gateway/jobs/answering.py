@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 
 import msgspec
 import structlog
@@ -109,8 +108,7 @@ class Answering:
             if asked.url == RESPONSES:
                 request = await with_turns_before(self._conversations, asked.who.tenant, request)
             exchange = self.exchange(asked, request, record=record)
-            if on_admitted is not None:
-                exchange.on_admitted = partial(on_admitted, exchange)
+            exchange.on_admitted = on_admitted
             exchange.headers = exchange.headers if headers is None else headers
             answer = await self._run(asked, exchange, emit)
             record.status = answer.status
