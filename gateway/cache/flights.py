@@ -32,6 +32,7 @@ from gateway.cache.prompts import LEASE_MS, Found, PromptCache, lease_of
 from gateway.errors import FirstdraftError, RequestError, StoreUnavailable
 from gateway.inference.events import Emit, Event
 from gateway.store.script import Script
+from gateway.tasks import error_of
 
 Stored = asyncio.Future[None] | None
 Fly = Callable[[Emit], Awaitable[Stored]]
@@ -170,7 +171,7 @@ class Flights:
     def _over(self, task: asyncio.Task[None], name: str) -> None:
         flight = self._tasks.pop(task)
         self._leave(name, flight)
-        if not task.cancelled() and (fault := task.exception()) is not None:
+        if (fault := error_of(task)) is not None:
             structlog.get_logger().error("flight_failed", exc_info=fault)
 
     def _leave(self, name: str, flight: Flight) -> None:

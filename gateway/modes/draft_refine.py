@@ -20,7 +20,7 @@ from gateway.modes import score
 from gateway.modes.draft import Draft
 from gateway.modes.plan import Plan
 from gateway.modes.refine import refine
-from gateway.modes.tasks import error_of
+from gateway.tasks import error_of
 
 
 async def run(plan: Plan, drafter: Deployment, emit: Emit) -> None:

@@ -25,8 +25,8 @@ from gateway.inference.usage import input_tokens_estimate
 from gateway.modes import attempt
 from gateway.modes.candidates import Candidate, Candidates
 from gateway.modes.plan import Plan
-from gateway.modes.tasks import error_of
 from gateway.policy.compiled import HedgeRule
+from gateway.tasks import error_of
 
 _UNKNOWN_S = 2.0
 """Taken for late while nothing is known of a deployment; answers that are not streamed wait until something is."""

@@ -5,6 +5,7 @@ A gateway looks for cycles seldom (`gateway.server.garbage`), so what is caught 
 
 import asyncio
 import gc
+import json
 
 import aiohttp
 import pytest
@@ -25,8 +26,13 @@ HEDGE = "mode: hedge\n    models: [large]\n    hedge: {after: 10ms, extra: 50%}"
 CACHED = "mode: cloud_only\n    models: [large]\n    cache: {ttl: 60s}"
 SLOW = Script(text="Paris is the capital.", chunks=3, think_s=0.1, delay_s=0.02)
 CHAT, MESSAGES, RESPONSES = "chat/completions", "messages", "responses"
-QUESTION = {"model": "large", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 10}
-ASKED = {"model": "large", "input": "hello", "max_output_tokens": 16}
+QUESTION = {
+    "model": "large",
+    "messages": [{"role": "user", "content": "hello"}],
+    "max_tokens": 10,
+    "temperature": 0,
+}
+ASKED = {"model": "large", "input": "hello", "max_output_tokens": 16, "temperature": 0}
 
 
 @pytest.fixture
@@ -50,17 +56,22 @@ def of_requests():
     return [found for found in gc.get_objects() if isinstance(found, OF_A_REQUEST)]
 
 
-async def ask(gateway, path, body, leaves_after_s=None):
+async def ask(gateway, path, body, leaves_after_s):
+    """The status of each answer that was waited for."""
+    told = []
     async with aiohttp.ClientSession(headers={"authorization": f"Bearer {KEY}"}) as session:
-        for number in range(5):
+        for number in range(3):
+            asked = json.loads(json.dumps(body).replace("hello", f"hello {number}"))  # a hit is kept, to come again
             try:
                 async with (
                     asyncio.timeout(leaves_after_s),
-                    session.post(f"{gateway.base_url}/{path}", json=body | {"user": f"u{number}"}) as answer,
+                    session.post(f"{gateway.base_url}/{path}", json=asked) as answer,
                 ):
                     await answer.read()
+                    told.append(answer.status)
             except TimeoutError:
                 pass
+    return told
 
 
 @pytest.mark.parametrize("leaves_after_s", [None, 0.05], ids=["stays", "leaves"])
@@ -86,7 +97,9 @@ async def test_nothing_of_a_request_is_left(
     upstream.default = SLOW if status == 200 else Script(status=status, think_s=0.02)
     text = policy_text(upstream.base_url, route=route, second_url=second.base_url if route is HEDGE else "")
     gateway = await start_gateway(text, edge=edge)
-    await ask(gateway, path, body | {"stream": stream}, leaves_after_s)
+    told = await ask(gateway, path, body | {"stream": stream}, leaves_after_s)
+    if status == 200 and leaves_after_s is None:
+        assert told == [404 if body["model"] == "nope" else 200] * 3
     for _ in range(100):
         if not gateway.services.in_flight and not kept():
             break
