@@ -50,6 +50,7 @@ def kept():
     before = {id(found) for found in of_requests()}
     yield lambda: sorted(type(found).__name__ for found in of_requests() if id(found) not in before)
     gc.enable()
+    gc.collect()
 
 
 def of_requests():
