@@ -18,7 +18,9 @@ class Recent:
         self._last: dict[str, str] = {}
 
     def add(self, record: RequestRecord) -> None:
-        """Remember a finished request; the oldest is forgotten."""
+        """Remember a finished request, without what was said of each single token; the oldest is forgotten."""
+        for attempt in record.attempts:
+            attempt.logprobs, attempt.margins = [], []
         self._records[record.request_id] = record
         self._last[record.tenant] = record.request_id
         if len(self._records) > _RECENT_REQUESTS:

@@ -1,5 +1,5 @@
 from gateway.telemetry.recent import Recent
-from gateway.telemetry.record import RequestRecord
+from gateway.telemetry.record import AttemptRecord, RequestRecord
 
 
 def record(number, tenant):
@@ -24,3 +24,12 @@ def test_the_oldest_are_forgotten():
         recent.add(record(number, "busy"))
     assert recent.get("quiet", None) is None
     assert recent.get("busy", None).request_id == "req-1000"
+
+
+def test_what_was_said_of_single_tokens_is_not_kept():
+    """It is kilobytes for each answer of the edge; its features stay."""
+    recent, drafted = Recent(), record(0, "acme")
+    drafted.attempts.append(AttemptRecord(deployment="edge", logprobs=[-0.1] * 64, margins=[0.5] * 64, features=(1.0,)))
+    recent.add(drafted)
+    [kept] = recent.get("acme", None).attempts
+    assert (kept.logprobs, kept.margins, kept.features) == ([], [], (1.0,))
