@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from gateway.tasks import error_of
+
 MOST_AT_ONCE = 256
 """Of one process: each keeps a connection busy. Others are given up, as if their backend stopped."""
 
@@ -50,8 +52,7 @@ class Leftovers:
 
         def ended(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
-            if not task.cancelled():
-                task.exception()  # nobody waits for it: what failed is booked like what ended
+            error_of(task)  # nobody waits for it: what failed is booked like what ended
             over()
 
         task.add_done_callback(ended)

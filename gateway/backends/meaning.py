@@ -12,6 +12,7 @@ import structlog
 
 from gateway.edge.shared_minilm import SharedMiniLM
 from gateway.errors import SettingsError
+from gateway.tasks import error_of
 
 _MOST_WAITING = 2
 
@@ -47,5 +48,4 @@ class Meaning:
 
     def _done(self, asked: asyncio.Future[float]) -> None:
         self._waiting -= 1
-        if not asked.cancelled():
-            asked.exception()  # looked at: nobody may be waiting for it any more
+        error_of(asked)  # looked at: nobody may be waiting for it any more

@@ -36,6 +36,7 @@ from gateway.jobs.later_records import MOST_BYTES, Claimed, Kept, LaterRecords, 
 from gateway.jobs.news import CANCELLED, DONE, News
 from gateway.modes.plan import Plan
 from gateway.store.client import Store
+from gateway.tasks import error_of
 from gateway.telemetry.record import RequestRecord
 from gateway.wire.draft_frame import draft_fields
 
@@ -292,7 +293,7 @@ class Later:
         self._jobs.pop(job.name, None)
         job.flight.end(_why(job, task))
         job.over()
-        if not task.cancelled() and (fault := task.exception()) is not None:
+        if (fault := error_of(task)) is not None:
             structlog.get_logger().error("later_failed", exc_info=fault)
 
     async def _make(self, job: Job) -> None:

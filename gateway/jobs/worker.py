@@ -23,6 +23,7 @@ from gateway.jobs.line_answers import STORE_PAUSE_S, LineAnswers, Work
 from gateway.jobs.lines import lines_of
 from gateway.jobs.news import CANCELLED, News
 from gateway.jobs.queue import Queue, Ticket
+from gateway.tasks import error_of
 from gateway.wire.openai_files import BatchLine
 
 _MOST_PIECES = 16
@@ -125,7 +126,7 @@ class BatchWorker:
         self._hands.pop(task, None)
         self._on_end(task)
         self._pieces.release()
-        if not task.cancelled() and (fault := task.exception()) is not None:
+        if (fault := error_of(task)) is not None:
             structlog.get_logger().error("batch_piece_failed", exc_info=fault)
 
     async def _hold(self, ticket: Ticket, answers: LineAnswers) -> None:
